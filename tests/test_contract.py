@@ -115,11 +115,13 @@ FIELDS = [field.name for field in dataclasses.fields(MetadataMessage)]
 @given(st.dictionaries(st.sampled_from([*FIELDS, "schema", "imageId"]), json_values))
 def test_decoding_anything_raises_nothing_else(change: dict[str, object]) -> None:
     body = {**json.loads(upsert().to_json()), **change}
+    codes = set()
     for reader in (MetadataMessage.from_object, FailureEntry.from_object):
         try:
             reader(body)
         except PipelineError as error:
-            assert error.code.failure_class is FailureClass.PERMANENT
+            codes.add(error.code)
+    assert all(code.failure_class is FailureClass.PERMANENT for code in codes)
 
 
 def test_a_number_that_json_lacks_is_never_sent() -> None:
@@ -148,10 +150,10 @@ def test_the_test_event_of_s3_has_no_records() -> None:
 
 @given(json_values)
 def test_a_strange_event_is_malformed_and_nothing_else(value: object) -> None:
-    for read in (lambda: list(object_events({"Records": [value]})), lambda: list(object_events(value))):
-        with pytest.raises(PipelineError):
-            if not (isinstance(value, dict) and value.get("Event") == "s3:TestEvent"):
-                read()
+    with pytest.raises(PipelineError):
+        list(object_events({"Records": [value]}))
+    with pytest.raises(PipelineError):
+        list(object_events({"Records": value} if isinstance(value, dict) else value))
 
 
 @pytest.mark.parametrize("code", FailureCode)

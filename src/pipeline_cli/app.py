@@ -1,0 +1,120 @@
+"""The root of imgpipe: finds the command, and is the one place where an error becomes a message and an exit code."""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import typer
+
+from pipeline_cli import __version__
+from pipeline_cli.cli import App, Group
+from pipeline_cli.context import Context
+from pipeline_cli.errors import ExitCode, ImgpipeError, from_aws
+from pipeline_cli.output import Format, escape, to_json
+
+# In the order of --help: feed, look, repair, set up. Modules are imported when they are asked for.
+COMMANDS = {
+    "outputs": "outputs",
+    "use": "use",
+}
+
+
+class Root(Group):
+    """The group of all commands, each imported on first need so that start-up stays instant."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # Typer's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  # Typer's signature
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"pipeline_cli.commands.{COMMANDS[cmd_name]}")
+        command = typer.main.get_command(module.app)
+        command.name = cmd_name
+        return command
+
+
+app = App(cls=Root, name="imgpipe", no_args_is_help=True, add_completion=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"imgpipe {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Feed, watch and repair an image pipeline on AWS.
+
+    \b
+    imgpipe local demo              see it work, on this machine
+    imgpipe upload ./photos --wait  upload, and wait for what becomes of each
+    imgpipe dlq list                what failed, and why
+    """
+
+
+def run(args: Sequence[str], context: Context | None = None) -> int:
+    """Runs one command line; returns the exit code. Every error ends here."""
+    context = context or Context()
+    try:
+        result = typer.main.get_command(app).main(
+            args=list(args), prog_name="imgpipe", standalone_mode=False, obj=context
+        )
+    except ImgpipeError as error:
+        return _report(context, error.code, error.message, error.hint, error.exit_code)
+    except typer.TyperException as error:
+        return _usage(context, args, error)
+    except typer.Abort:
+        return _report(context, "INTERRUPTED", "Interrupted.", "", ExitCode.INTERRUPTED)
+    except SystemExit as error:  # Typer ends so when stdout was closed: `imgpipe ... | head`
+        return int(error.code or 0)
+    except Exception as error:  # noqa: BLE001  # the boundary: nothing gets past it
+        known = from_aws(error)
+        if known is not None:
+            return _report(context, known.code, known.message, known.hint, known.exit_code)
+        return _bug(context, error)
+    if result == ExitCode.INTERRUPTED:
+        return _report(context, "INTERRUPTED", "Interrupted.", "", ExitCode.INTERRUPTED)
+    return int(result or 0)
+
+
+def _usage(context: Context, args: Sequence[str], error: Any) -> int:
+    if "--output" in args and {"json", "jsonl"} & set(args):
+        context.options.output = Format.JSON
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "imgpipe"
+    return _report(context, "USAGE", error.format_message(), f"See: {command} --help", ExitCode.USAGE)
+
+
+def _report(context: Context, code: str, message: str, hint: str, exit_code: ExitCode) -> int:
+    if context.options.output in (Format.JSON, Format.JSONL):
+        context.stderr.write(to_json({"error": {"code": code, "message": message, "hint": hint}}) + "\n")
+    else:
+        context.stderr.write(f"imgpipe: {escape(message)}\n")
+        if hint:
+            context.stderr.write(f"  {escape(hint)}\n")
+    return exit_code
+
+
+def _bug(context: Context, error: Exception) -> int:
+    message = f"This is a bug: {type(error).__name__}: {error}"
+    if context.options.verbose:
+        traceback.print_exception(error, file=context.stderr)
+    return _report(context, "BUG", message, "Run it again with -v and report what it says.", ExitCode.FAILED)
+
+
+def main() -> NoReturn:
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone (`| head`): nothing is wrong, and Python must not complain about it at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

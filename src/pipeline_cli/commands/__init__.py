@@ -1,0 +1,1 @@
+"""The commands, one file per noun: parse, one call into `pipeline`, render."""

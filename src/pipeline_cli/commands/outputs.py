@@ -1,0 +1,35 @@
+import typer
+
+from pipeline_cli.cli import App
+from pipeline_cli.context import Context
+from pipeline_cli.output import Column, Format
+
+app = App()
+
+
+@app.command()
+def outputs(
+    ctx: typer.Context,
+    name: str = typer.Argument(None, metavar="[NAME]", help="One output; its bare value is printed."),
+) -> None:
+    """Print what a deployment is made of: bucket names, queue URLs, functions.
+
+    With --output json, the document that IMGPIPE_OUTPUTS takes, as `terraform output -json` prints it.
+
+    \b
+    imgpipe outputs
+    aws s3 cp photo.jpg s3://$(imgpipe outputs upload_bucket_name)/
+    imgpipe outputs --output json > outputs.json
+    """
+    context: Context = ctx.obj
+    deployment = context.deployment
+    if name:
+        context.out.line(deployment.output(name))
+        return
+    if context.out.format is Format.JSON:
+        context.out.record({key: {"value": value} for key, value in deployment.outputs.items()})
+        return
+    context.out.rows(
+        ({"name": key, "value": value} for key, value in deployment.outputs.items()),
+        (Column("name", "Output"), Column("value", "Value")),
+    )

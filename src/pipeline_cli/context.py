@@ -1,0 +1,116 @@
+"""What a command is given: options, streams, clock, deployment and clients, each made on first need."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from pipeline_cli.aws import Clients
+from pipeline_cli.deployment import Deployment, find
+from pipeline_cli.errors import UsageError
+from pipeline_cli.output import Format, Renderer, escape
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(slots=True)
+class Options:
+    """The global options, as far as the command line has been read."""
+
+    deployment: str | None = None
+    profile: str | None = None
+    region: str | None = None
+    output: Format | None = None
+    quiet: bool = False
+    verbose: bool = False
+
+
+class Context:
+    """One run of imgpipe: `ctx.obj` of every command."""
+
+    def __init__(
+        self,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        stdin: TextIO | None = None,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.options = Options()
+        self.environ = environ
+        self.stdin = stdin or sys.stdin
+        self.stdout = stdout or sys.stdout
+        self.stderr = stderr or sys.stderr
+        self.now = now  # seconds since 1970
+        self.sleep = sleep
+
+    @cached_property
+    def out(self) -> Renderer:
+        """stdout: data."""
+        return Renderer(self.stdout, self.options.output, color=_color(self.environ))
+
+    @cached_property
+    def console(self) -> "Console":
+        """stderr: progress, notes and questions. Prints plain text: escape what came from outside."""
+        from rich.console import Console
+
+        color = _color(self.environ)
+        return Console(
+            file=self.stderr,
+            force_terminal=True if color else None,
+            no_color=True if color is False else None,
+            quiet=self.options.quiet,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            soft_wrap=True,
+        )
+
+    @cached_property
+    def deployment(self) -> Deployment:
+        return find(self.options.deployment, environ=self.environ, directory=Path.cwd())
+
+    @cached_property
+    def clients(self) -> Clients:
+        return Clients(
+            profile=self.options.profile,
+            region=self.options.region or self.deployment.region,
+            endpoint_url=self.deployment.endpoint_url,
+        )
+
+    def note(self, text: str) -> None:
+        """A line on stderr, unless --quiet."""
+        if not self.options.quiet:
+            self.stderr.write(escape(text) + "\n")
+            self.stderr.flush()
+
+    def announce(self, doing: str) -> None:
+        """Says which deployment a command that changes something talks to."""
+        self.note(f"{doing} ({self.deployment.describe()})")
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Asks before something that cannot be undone; off a terminal only --yes will do."""
+        if yes:
+            return
+        if not (self.stdin.isatty() and self.stderr.isatty()):
+            raise UsageError(f"{question} Nobody is there to answer.", "Add --yes to go ahead.", code="NOT_CONFIRMED")
+        self.stderr.write(f"{escape(question)} [y/N] ")
+        self.stderr.flush()
+        if self.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise UsageError("Nothing was changed.", code="NOT_CONFIRMED")
+
+
+def _color(environ: Mapping[str, str]) -> bool | None:
+    """no-color.org and bixense.com/clicolors; None leaves it to the terminal."""
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("CLICOLOR_FORCE", "0") not in ("", "0"):
+        return True
+    return None

@@ -1,0 +1,206 @@
+"""Where the pipeline is: which deployment a command talks to, and the names of its resources.
+
+Every source yields the same document, in the shape of `terraform output -json`:
+`{"upload_bucket_name": {"value": "..."}, ...}`.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline_cli.errors import ConfigurationError
+from pipeline_cli.paths import config_home, data_home
+
+LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One pipeline. `outputs` holds the values of its outputs document, `source` says where that was found."""
+
+    name: str
+    source: str
+    outputs: Mapping[str, str]
+    endpoint_url: str | None = None  # the emulator's
+
+    @property
+    def region(self) -> str | None:
+        return self.outputs.get("aws_region")
+
+    @property
+    def upload_bucket(self) -> str:
+        return self.output("upload_bucket_name")
+
+    @property
+    def thumbnail_bucket(self) -> str:
+        return self.output("thumbnail_bucket_name")
+
+    @property
+    def metadata_queue_url(self) -> str:
+        return self.output("metadata_queue_url")
+
+    @property
+    def metadata_dlq_url(self) -> str:
+        return self.output("dlq_url")
+
+    @property
+    def image_dlq_url(self) -> str:
+        return self.output("image_dlq_url")
+
+    @property
+    def table(self) -> str:
+        return self.output("dynamodb_table_name")
+
+    @property
+    def processor_function(self) -> str:
+        return self.output("image_processor_function_name")
+
+    @property
+    def writer_function(self) -> str:
+        return self.output("db_writer_function_name")
+
+    @property
+    def alarm_topic_arn(self) -> str:
+        return self.output("alarm_topic_arn")
+
+    @property
+    def name_prefix(self) -> str:
+        return self.output("name_prefix")
+
+    def log_group(self, function: str) -> str:
+        return f"/aws/lambda/{function}"
+
+    def describe(self) -> str:
+        """The deployment in a few words: what a command that changes something says."""
+        where = self.endpoint_url or self.region
+        return f"deployment {self.name}, {where}" if where else f"deployment {self.name}"
+
+    def output(self, name: str) -> str:
+        """One output by its Terraform name; ConfigurationError when the deployment has none of it."""
+        value = self.outputs.get(name)
+        if not value:
+            raise ConfigurationError(
+                f"Deployment {self.name} has no output {name} ({self.source}).",
+                "Deploy it again with this release: imgpipe deploy",
+                code="OUTPUT_MISSING",
+            )
+        return value
+
+
+def find(name: str | None, *, environ: Mapping[str, str] = os.environ, directory: Path) -> Deployment:
+    """The deployment to talk to: `name` (-d), IMGPIPE_OUTPUTS, IMGPIPE_DEPLOYMENT, `imgpipe use`, or a `terraform/`
+    folder from `directory` upward, in this order.
+
+    ConfigurationError when there is none, or when the one named cannot be read.
+    """
+    if name:
+        return named(name, environ=environ)
+    if outputs := environ.get("IMGPIPE_OUTPUTS"):
+        return from_file(Path(outputs))
+    if chosen := environ.get("IMGPIPE_DEPLOYMENT") or used(environ):
+        return named(chosen, environ=environ)
+    for folder in (directory, *directory.parents):
+        if (found := _from_terraform(folder / "terraform")) is not None:
+            return found
+    raise ConfigurationError(
+        "No deployment was found.",
+        "Name one with -d NAME or IMGPIPE_DEPLOYMENT, choose one for good with imgpipe use NAME, "
+        "give its outputs with IMGPIPE_OUTPUTS=FILE, make one with imgpipe deploy, "
+        "or try the pipeline on this machine: imgpipe local up --detach && imgpipe use local",
+        code="NO_DEPLOYMENT",
+    )
+
+
+def named(name: str, *, environ: Mapping[str, str]) -> Deployment:
+    """A deployment by its name: `local`, or one that was deployed or registered from this machine."""
+    if name == LOCAL:
+        return local(environ)
+    record = registered(environ).get(name)
+    if record is None:
+        known = ", ".join([LOCAL, *sorted(registered(environ))])
+        raise ConfigurationError(
+            f"There is no deployment {name}.", f"Known: {known}. See imgpipe use --list.", code="NO_DEPLOYMENT"
+        )
+    return from_file(Path(record), name=name)
+
+
+def local(environ: Mapping[str, str]) -> Deployment:
+    """The pipeline that `imgpipe local up` runs on this machine."""
+    folder = data_home(environ) / LOCAL
+    try:
+        endpoint = json.loads((folder / "endpoint.json").read_text())["endpoint_url"]
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            "The local pipeline is not running.", "Start it: imgpipe local up --detach", code="LOCAL_DOWN"
+        ) from error
+    return from_file(folder / "outputs.json", name=LOCAL, endpoint_url=endpoint)
+
+
+def used(environ: Mapping[str, str]) -> str | None:
+    """The deployment that `imgpipe use` chose."""
+    try:
+        return (config_home(environ) / "use").read_text().strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def use(name: str, environ: Mapping[str, str]) -> None:
+    """Makes `name` the deployment of this user from now on."""
+    file = config_home(environ) / "use"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(name + "\n")
+
+
+def registered(environ: Mapping[str, str]) -> dict[str, str]:
+    """The deployments known on this machine: name to the file of its outputs document."""
+    folder = config_home(environ) / "deployments"
+    return {file.stem: str(file) for file in sorted(folder.glob("*.json"))}
+
+
+def register(name: str, document: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    """Remembers a deployment under its name."""
+    file = config_home(environ) / "deployments" / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def from_file(file: Path, *, name: str = "", endpoint_url: str | None = None) -> Deployment:
+    """The deployment that an outputs document describes."""
+    try:
+        document = json.loads(file.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"The outputs document cannot be read: {error}", code="OUTPUTS_UNREADABLE") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{file} is not JSON: {error}", code="OUTPUTS_UNREADABLE") from error
+    outputs = values(document, str(file))
+    return Deployment(name or outputs.get("name_prefix") or file.stem, str(file), outputs, endpoint_url)
+
+
+def values(document: Any, source: str) -> dict[str, str]:
+    """The plain values of an outputs document; ConfigurationError when it is none."""
+    if not isinstance(document, Mapping) or not document:
+        raise ConfigurationError(
+            f"{source} is not an outputs document.",
+            "It has the shape of: terraform output -json",
+            code="OUTPUTS_UNREADABLE",
+        )
+    return {
+        name: str(entry["value"])
+        for name, entry in document.items()
+        if isinstance(entry, Mapping) and entry.get("value") is not None
+    }
+
+
+def _from_terraform(folder: Path) -> Deployment | None:
+    """A Terraform folder with state of its own: the outputs lie in the state file, which is faster than terraform."""
+    state = folder / "terraform.tfstate"
+    if not state.is_file():
+        return None
+    document = json.loads(state.read_text()).get("outputs")
+    if not document:
+        return None
+    outputs = values(document, str(state))
+    return Deployment(outputs.get("name_prefix") or folder.parent.name, str(state), outputs)

@@ -1,0 +1,1 @@
+"""What the commands do, one file per concern: takes clients, returns dataclasses or iterators, never prints."""
