@@ -1,1 +1,1 @@
-"""The pipeline on one machine: the emulator, what it lacks, and the stack it runs."""
+"""The pipeline on one machine: an AWS emulator, and the stack that it runs."""

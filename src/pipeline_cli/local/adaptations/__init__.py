@@ -1,0 +1,19 @@
+"""What ministack is adapted in, one module each, so that the pipeline meets locally what it meets on AWS.
+
+Each module has `apply()`, and names what it replaces with the fingerprint of the code that it was written against:
+a ministack that has changed there is refused at start, instead of being adapted wrongly.
+"""
+
+from pipeline_cli.local.adaptations import async_invoke, queue_lock
+from pipeline_cli.local.adaptations.original import AdaptationError, require_version
+
+__all__ = ["AdaptationError", "apply_all"]
+
+ADAPTATIONS = (queue_lock, async_invoke)
+
+
+def apply_all() -> None:
+    """Adapt the ministack of this process; AdaptationError when it is not the one that these modules know."""
+    require_version()
+    for adaptation in ADAPTATIONS:
+        adaptation.apply()
