@@ -6,7 +6,16 @@ from pipeline_cli.cli import App
 from pipeline_cli.context import Context
 from pipeline_cli.errors import ExitCode
 
-app = App(no_args_is_help=True, help="Run the pipeline on this machine, without AWS.")
+app = App(
+    no_args_is_help=True,
+    help="""Run the pipeline on this machine, without AWS.
+
+    \b
+    imgpipe local up --detach
+    imgpipe -d local upload photo.jpg --wait
+    imgpipe local down
+    """,
+)
 
 
 @app.command()

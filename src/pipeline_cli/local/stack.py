@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from pipeline_cli.aws import Clients
 
 THUMBNAIL_SIZE = 200  # as Terraform's variable thumbnail_size
-LOG_RETENTION_DAYS = 14
+LOG_RETENTION_DAYS = 365
 RUNTIME = "python3.13"  # runs on the Python of this machine, whatever this says
 MAX_RECEIVES = 5
-RETENTION_SECONDS = 1_209_600  # 14 days, the longest there is
+RETENTION_SECONDS = 345_600  # four days
+DLQ_RETENTION_SECONDS = 1_209_600  # 14 days, the longest there is
 BATCH_SIZE = 10
 BATCH_WINDOW_SECONDS = 1
 WRITER_TIMEOUT_SECONDS = 30
@@ -108,7 +109,7 @@ def _buckets(clients: "Clients", names: Names) -> None:
 
 def _queues(clients: "Clients", names: Names) -> dict[str, str]:
     """Queue URLs by the suffix of the queue's name."""
-    dead_letters = {"MessageRetentionPeriod": str(RETENTION_SECONDS)}
+    dead_letters = {"MessageRetentionPeriod": str(DLQ_RETENTION_SECONDS)}
     redrive = {
         "deadLetterTargetArn": names.arn("sqs", names.queue("metadata-dlq")),
         "maxReceiveCount": MAX_RECEIVES,
@@ -167,10 +168,12 @@ def _functions(clients: "Clients", names: Names, queues: Mapping[str, str]) -> N
     processor = {
         "THUMBNAIL_BUCKET": names.thumbnail_bucket,
         "THUMBNAIL_SIZE": str(THUMBNAIL_SIZE),
+        "THUMBNAIL_FORMAT": "JPEG",
+        "GPS_POLICY": "none",
         "METADATA_QUEUE": queues["metadata"],
         "IMAGE_DLQ": queues["image-dlq"],
     }
-    writer = {"DYNAMODB_TABLE": names.table, "METADATA_DLQ": queues["metadata-dlq"]}
+    writer = {"DYNAMODB_TABLE": names.table, "METADATA_DLQ": queues["metadata-dlq"], "UPLOAD_DAY_SHARDS": "1"}
     _function(clients, names, names.processor, "image_processor", processor, timeout=60, memory=1769)
     _function(clients, names, names.writer, "db_writer", writer, timeout=WRITER_TIMEOUT_SECONDS, memory=256)
     clients.lambda_.put_function_event_invoke_config(
@@ -235,14 +238,14 @@ def _notification(clients: "Clients", names: Names) -> None:
     with contextlib.suppress(clients.lambda_.exceptions.ResourceConflictException):
         clients.lambda_.add_permission(
             FunctionName=names.processor,
-            StatementId="uploads",
+            StatementId="AllowUploadBucket",
             Action="lambda:InvokeFunction",
             Principal="s3.amazonaws.com",
             SourceArn=f"arn:aws:s3:::{names.upload_bucket}",
             SourceAccount=names.account,
         )
     uploads: Any = {
-        "Id": "uploads",
+        "Id": "image-processor",
         "LambdaFunctionArn": names.arn("lambda", f"function:{names.processor}"),
         "Events": list(EVENTS),
     }
