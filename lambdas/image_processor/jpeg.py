@@ -1,5 +1,6 @@
 """The header of a JPEG, up to its first scan (ITU-T T.81, annex B)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 SOI, EOI, SOS, DQT, DHT, DRI = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD
@@ -48,39 +49,42 @@ class Header:
 def read_header(data: bytes) -> Header | None:
     """The header, or None where the bytes are not those of a well-formed JPEG."""
     frame: tuple[int, int, int, int, tuple[Component, ...]] | None = None
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            return None
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker in _NO_LENGTH:
-            position += 2
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        segment = data[position + 4 : position + 2 + length]
-        if length < 2 or len(segment) != length - 2:
-            return None
+    for position, marker, body in segments(data):
         if marker in _SOF:
-            if frame is not None or len(segment) < 6 or len(segment) != 6 + 3 * segment[5]:
+            if frame is not None or len(body) < 6 or len(body) != 6 + 3 * body[5]:
                 return None
             components = tuple(
-                Component(segment[at], segment[at + 1] >> 4, segment[at + 1] & 15) for at in range(6, len(segment), 3)
+                Component(body[at], body[at + 1] >> 4, body[at + 1] & 15) for at in range(6, len(body), 3)
             )
             if not components or any(not (1 <= c.horizontal <= 4 and 1 <= c.vertical <= 4) for c in components):
                 return None
-            height, width = int.from_bytes(segment[1:3], "big"), int.from_bytes(segment[3:5], "big")
-            frame = marker, segment[0], width, height, components
+            height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
+            frame = marker, body[0], width, height, components
         elif marker == SOS:
-            if frame is None or not segment:
+            if frame is None or not body:
                 return None
-            return Header(*frame, scans_at=position, components_in_first_scan=segment[0])
-        elif marker == EOI:
-            return None
-        position += 2 + length
+            return Header(*frame, scans_at=position, components_in_first_scan=body[0])
     return None
+
+
+def segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Position, marker and body of each segment up to the first scan's; ends early where the bytes make no sense."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif marker in _NO_LENGTH:
+            position += 2
+        else:
+            length = int.from_bytes(data[position + 2 : position + 4], "big")
+            body = data[position + 4 : position + 2 + length]
+            if marker == EOI or length < 2 or len(body) != length - 2:
+                return
+            yield position, marker, body
+            if marker == SOS:
+                return
+            position += 2 + length
 
 
 def count_scans(data: bytes, limit: int) -> int:
