@@ -41,18 +41,23 @@ class ObjectEvent:
 _REMOVED = ("ObjectRemoved:", "LifecycleExpiration:")
 
 
-def object_events(event: Any) -> Iterator[ObjectEvent]:
-    """The object events in what S3 sent to a Lambda function.
+def event_records(event: Any) -> list[Any]:
+    """The records of what S3 sent to a Lambda function, as they came.
 
     `s3:TestEvent`, which S3 sends when a notification is made, has none. Anything else that is no S3 event raises
     MESSAGE_MALFORMED.
     """
     if isinstance(event, Mapping) and event.get("Event") == "s3:TestEvent":
-        return
+        return []
     records = event.get("Records") if isinstance(event, Mapping) else None
     if not isinstance(records, list):
         raise PipelineError(FailureCode.MESSAGE_MALFORMED, "not an S3 event: it has no list of Records")
-    for record in records:
+    return records
+
+
+def object_events(event: Any) -> Iterator[ObjectEvent]:
+    """The object events in what S3 sent to a Lambda function; MESSAGE_MALFORMED at the first that is none."""
+    for record in event_records(event):
         yield object_event(record)
 
 

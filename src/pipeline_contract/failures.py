@@ -44,6 +44,7 @@ class FailureCode(StrEnum):
     KMS_DENIED = "KMS_DENIED"
     NO_SUCH_BUCKET = "NO_SUCH_BUCKET"
     TABLE_MISSING = "TABLE_MISSING"
+    QUEUE_MISSING = "QUEUE_MISSING"
     IMPORT_ERROR = "IMPORT_ERROR"
 
     @property
@@ -79,6 +80,7 @@ _HINT = {
     FailureCode.KMS_DENIED: "The function may not use the key; mend the key policy, then redrive.",
     FailureCode.NO_SUCH_BUCKET: "A bucket is gone; deploy again, then redrive.",
     FailureCode.TABLE_MISSING: "The table is gone; deploy again, then redrive.",
+    FailureCode.QUEUE_MISSING: "A queue is gone; deploy again, then redrive.",
     FailureCode.IMPORT_ERROR: "The function's zip lacks a module; build and deploy again, then redrive.",
 }
 
@@ -98,6 +100,7 @@ _CONFIG = frozenset(
         FailureCode.KMS_DENIED,
         FailureCode.NO_SUCH_BUCKET,
         FailureCode.TABLE_MISSING,
+        FailureCode.QUEUE_MISSING,
         FailureCode.IMPORT_ERROR,
     }
 )

@@ -87,7 +87,12 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class MetadataMessage:
-    """What the processor found out about one event. `image` with op upsert, `error` with op fail."""
+    """What the processor found out about one event. `image` with op upsert, `error` with op fail.
+
+    `observed_at` is the moment just before the processor looked at the source: it orders what has no sequencer.
+    `uploaded_at` is when the object that it found was uploaded, where that was not the event's own doing (an older
+    version is current again, a listing was replayed).
+    """
 
     op: Op
     source: Source
@@ -97,6 +102,8 @@ class MetadataMessage:
     thumbnails: tuple[Thumbnail, ...] = ()
     error: Error | None = None
     reprocess: bool = False
+    observed_at: str | None = None
+    uploaded_at: str | None = None
 
     @property
     def image_id(self) -> str:

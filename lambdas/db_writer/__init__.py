@@ -1,0 +1,1 @@
+"""From a metadata message to an item of the images table."""
