@@ -20,6 +20,7 @@ from pipeline_cli.output import Format, escape, to_json
 COMMANDS = {
     "outputs": "outputs",
     "use": "use",
+    "build": "build",
     "local": "local",
 }
 
