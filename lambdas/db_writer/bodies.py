@@ -40,6 +40,10 @@ class FlatBody:
 class ForeignEntryError(Exception):
     """A failure entry of the other stage: its original is an S3 record, which only the image function can take."""
 
+    def __init__(self, image_id: str | None) -> None:
+        super().__init__()
+        self.image_id = image_id
+
 
 def unwrapped(text: str) -> tuple[Any, int]:
     """What a body is about, out of its failure entry if it is in one, and the attempts counted so far.
@@ -61,7 +65,7 @@ def unwrapped(text: str) -> tuple[Any, int]:
         except PipelineError:
             return value, attempts
         if entry.stage is not Stage.DB_WRITER:
-            raise ForeignEntryError
+            raise ForeignEntryError(entry.image_id)
         attempts += max(0, entry.attempts)
         value = entry.original
     return value, attempts

@@ -61,6 +61,15 @@ def condition(write: Write) -> Condition:
     return Condition(" OR ".join(clauses), names, values)
 
 
+def settles(done: Write, other: Write) -> bool:
+    """Whether, once `done` was written or refused, `other` would surely be refused. `done` has the higher rank."""
+    if done.sequencer is None or other.sequencer is None:
+        return False
+    if other.sequencer != done.sequencer:
+        return other.sequencer < done.sequencer
+    return not other.reprocess or done.reprocess
+
+
 def update(dynamodb: Any, table: str, write: Write) -> WriteOutcome:
     """Put the state if it is the newer one: one round trip, `createdAt` kept."""
     only_if = condition(write)

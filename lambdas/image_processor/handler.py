@@ -4,11 +4,10 @@ import functools
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from image_processor import log
 from image_processor.clients import client
 from image_processor.processing import Outcome, Processor, Result, Timings
 from image_processor.rendering import render
@@ -18,7 +17,8 @@ from image_processor.thumbnails import ThumbnailStore
 from pipeline_contract.aws_failures import pipeline_error
 from pipeline_contract.events import ObjectEvent, event_records, object_event
 from pipeline_contract.failures import FailureClass, PipelineError
-from pipeline_contract.messages import Trace
+from pipeline_contract.log_lines import metric_line, write
+from pipeline_contract.messages import Error, Op, Trace
 from pipeline_contract.times import format_time
 
 
@@ -94,6 +94,7 @@ def _process(record: Any, request_id: str) -> Outcome:
         raise known from error
     try:
         with timings.timed("send"):
+            result = _sendable(result)
             _report(result, record, event, request_id)
     except PipelineError as error:
         _log(request_id, event, timings, error=error)
@@ -102,13 +103,26 @@ def _process(record: Any, request_id: str) -> Outcome:
     return result.outcome
 
 
+def _sendable(result: Result) -> Result:
+    """The result, or a failure when its message cannot be one: too large, or with numbers that JSON does not know."""
+    if result.message is None:
+        return result
+    try:
+        result.message.to_json()
+    except PipelineError as error:
+        failed = replace(result.message, op=Op.FAIL, image=None, exif={}, thumbnails=(), error=Error.of(error))
+        return replace(result, outcome=Outcome.FAILED, message=failed, error=error)
+    return result
+
+
 def _report(result: Result, record: Any, event: ObjectEvent | None, request_id: str) -> None:
+    """Send what a result means. The message first: said twice, it is a duplicate; an entry would be found twice."""
     outbox = _outbox()
-    if result.error is not None:
-        source = result.message.source if result.message is not None else None if event is None else event.source
-        outbox.failure(result.error, record, source, request_id=request_id, failed_at=_now())
+    source = None if event is None else event.source
     if result.message is not None:
         outbox.metadata(result.message)
+    if result.error is not None:
+        outbox.failure(result.error, record, source, request_id=request_id, failed_at=_now())
 
 
 def _processor(request_id: str, timings: Timings) -> Processor:
@@ -142,7 +156,14 @@ def _log(
     error: PipelineError | None = None,
 ) -> None:
     reason = error if error is not None else None if result is None else result.error
-    fields: dict[str, Any] = {"requestId": request_id, "message": None if reason is None else reason.message}
+    fields: dict[str, Any] = {
+        "level": "ERROR" if result is None else "INFO" if reason is None else "WARN",
+        "event": "image",
+        "outcome": "ERROR" if result is None else result.outcome,
+        "requestId": request_id,
+        "message": None if reason is None else reason.message,
+        "ms": {stage: round(value, 1) for stage, value in timings.stages.items()},
+    }
     if event is not None:
         source = event.source
         fields |= {
@@ -152,15 +173,11 @@ def _log(
             "eventName": source.event_name,
             "sequencer": source.sequencer,
         }
-    log.write(
-        log.image_line(
-            function=deployment().function,
-            timestamp_ms=time.time_ns() // 1_000_000,
-            outcome="ERROR" if result is None else result.outcome,
-            code=None if reason is None else reason.code,
-            fields=fields,
-            size=None if result is None else result.size,
-            decode_ms=None if result is None else result.decode_ms,
-            stages=timings.stages,
+    metrics: dict[str, float | None] = {"Processed": 1}
+    if result is not None:
+        metrics |= {"Bytes": result.size, "DecodeMs": result.decode_ms}
+    write(
+        metric_line(
+            deployment().function, time.time_ns() // 1_000_000, fields, metrics, None if reason is None else reason.code
         )
     )
