@@ -18,6 +18,7 @@ from pipeline_cli.output import Format, escape, to_json
 
 # In the order of --help: feed, look, repair, set up. Modules are imported when they are asked for.
 COMMANDS = {
+    "upload": "upload",
     "outputs": "outputs",
     "use": "use",
     "build": "build",

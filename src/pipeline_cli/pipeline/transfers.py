@@ -1,0 +1,254 @@
+"""Requests to S3 through awscrt's client: many at once, signed with boto3's credentials, to any endpoint.
+
+awscrt moves bytes in threads of its own, several times faster than boto3's transfers, and cuts large files into parts
+by itself. It is driven directly: s3transfer's manager around it takes no http endpoint with a port.
+"""
+
+import queue
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+if TYPE_CHECKING:
+    from botocore.credentials import Credentials
+    from mypy_boto3_s3 import S3Client
+
+MEBIBYTE = 1024 * 1024
+PART_BYTES = 8 * MEBIBYTE
+# Parts of one large file under way at once: with 8 MB each this bounds what it takes of memory.
+PARTS_AT_ONCE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the requests for one bucket go."""
+
+    host: str  # with the port where there is one
+    path: str  # what stands before the key: "" or "/bucket"
+    tls: bool
+    region: str
+
+    def path_of(self, key: str) -> str:
+        return f"{self.path}/{quote(key, safe='/-_.~')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request. `status` is None when no answer came; header names are lower-case."""
+
+    status: int | None
+    headers: Mapping[str, str]
+    error: str | None = None  # S3's error code, else awscrt's error name
+    message: str = ""
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+
+@dataclass(slots=True)
+class Meter:
+    """How many bytes went out so far; for a display to look at."""
+
+    bytes_sent: int = 0
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    request: Any
+    started: float
+    moved: float  # when bytes last moved
+    headers: Mapping[str, str] = field(default_factory=dict)
+    stalled: bool = False
+
+
+def resolve(client: "S3Client", bucket: str) -> Endpoint:
+    """Where boto3 itself would send a request for the bucket: it is asked to, and stopped before it does."""
+    from botocore.awsrequest import AWSResponse
+
+    caught: list[str] = []
+
+    def stop(request: Any, **_: Any) -> Any:
+        caught.append(request.url)
+        return AWSResponse(request.url, 200, {}, _NoBody())  # type: ignore[arg-type]  # all that is read of it
+
+    client.meta.events.register_first("before-send.s3.HeadObject", stop, unique_id="imgpipe-endpoint")
+    try:
+        client.head_object(Bucket=bucket, Key="k")
+    finally:
+        client.meta.events.unregister("before-send.s3.HeadObject", unique_id="imgpipe-endpoint")
+    url = urlsplit(caught[0])
+    return Endpoint(url.netloc, url.path.removesuffix("/k"), url.scheme == "https", client.meta.region_name)
+
+
+class _NoBody:
+    def stream(self, **_: Any) -> list[bytes]:
+        return []
+
+    def read(self, *_: Any, **__: Any) -> bytes:
+        return b""
+
+
+class Transfers:
+    """Requests under way to one bucket. Start them with `put` and `head`, collect their answers with `next`."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        credentials: "Credentials",
+        *,
+        connections: int,
+        stall_seconds: float,
+        ca_bundle: str | None = None,
+        meter: Meter | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        from awscrt import s3
+
+        self._endpoint = endpoint
+        self._stall_seconds = stall_seconds
+        self._monotonic = monotonic
+        self._meter = meter or Meter()
+        self._answers: queue.SimpleQueue[tuple[Any, Answer]] = queue.SimpleQueue()
+        self._under_way: dict[Any, _UnderWay] = {}
+        self._looked_for_stalls = monotonic()
+        self._client = s3.S3Client(
+            region=endpoint.region,
+            tls_mode=s3.S3RequestTlsMode.ENABLED if endpoint.tls else s3.S3RequestTlsMode.DISABLED,
+            tls_connection_options=_trusting(ca_bundle) if endpoint.tls and ca_bundle else None,
+            signing_config=s3.create_default_s3_signing_config(
+                region=endpoint.region, credential_provider=_provider(credentials)
+            ),
+            part_size=PART_BYTES,
+            multipart_upload_threshold=PART_BYTES,
+            max_active_connections_override=connections,
+        )
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def put(self, token: Any, path: str, key: str, size: int, headers: Mapping[str, str]) -> None:
+        """Sends a file. S3 stores it under its key when its bytes have the checksum that `headers` name."""
+        from awscrt.s3 import S3RequestType
+
+        self._start(
+            token,
+            "PUT",
+            key,
+            {"Content-Length": str(size), **headers},
+            type=S3RequestType.PUT_OBJECT,
+            send_filepath=path,
+            max_active_connections_override=PARTS_AT_ONCE if size > PART_BYTES else None,
+        )
+
+    def head(self, token: Any, key: str) -> None:
+        """Asks for an object's eTag and checksums."""
+        from awscrt.s3 import S3RequestType
+
+        self._start(
+            token,
+            "HEAD",
+            key,
+            {"x-amz-checksum-mode": "ENABLED"},
+            type=S3RequestType.DEFAULT,
+            operation_name="HeadObject",
+        )
+
+    def next(self, timeout: float) -> tuple[Any, Answer] | None:
+        """The next answer, in whatever order they come; None when none came within `timeout` seconds."""
+        try:
+            token, answer = self._answers.get(timeout=timeout)
+        except queue.Empty:
+            self._cancel_stalled()
+            return None
+        self._cancel_stalled()
+        under_way = self._under_way.pop(token)
+        seconds = self._monotonic() - under_way.started
+        if under_way.stalled and not answer.ok:
+            return token, Answer(None, {}, "STALLED", f"no bytes moved for {self._stall_seconds:.0f} s", seconds)
+        return token, Answer(answer.status, answer.headers, answer.error, answer.message, seconds)
+
+    def cancel_all(self) -> None:
+        for under_way in self._under_way.values():
+            under_way.request.cancel()
+
+    def _start(self, token: Any, method: str, key: str, headers: Mapping[str, str], **how: Any) -> None:
+        from awscrt.http import HttpHeaders, HttpRequest
+
+        now = self._monotonic()
+        under_way = _UnderWay(None, now, now)
+
+        def on_headers(status_code: int, headers: list[tuple[str, str]], **_: Any) -> None:  # noqa: ARG001
+            under_way.headers = {name.lower(): value for name, value in headers}
+
+        def on_progress(count: int, **_: Any) -> None:
+            under_way.moved = self._monotonic()
+            self._meter.bytes_sent += count
+
+        def on_done(error: Any, error_headers: Any, error_body: Any, status_code: int | None, **_: Any) -> None:
+            if error is None:
+                answer = Answer(status_code, under_way.headers)
+            else:
+                answer = _failed(error, error_headers, error_body, status_code)
+            self._answers.put((token, answer))
+
+        request = HttpRequest(
+            method,
+            self._endpoint.path_of(key),
+            HttpHeaders([("Host", self._endpoint.host), *headers.items()]),
+        )
+        self._under_way[token] = under_way
+        under_way.request = self._client.make_request(
+            request=request, on_headers=on_headers, on_done=on_done, on_progress=on_progress, **how
+        )
+
+    def _cancel_stalled(self) -> None:
+        now = self._monotonic()
+        if now - self._looked_for_stalls < min(1.0, self._stall_seconds / 4):
+            return
+        self._looked_for_stalls = now
+        for under_way in self._under_way.values():
+            if not under_way.stalled and now - under_way.moved > self._stall_seconds:
+                under_way.stalled = True
+                under_way.request.cancel()
+
+
+def _failed(error: Any, headers: Any, body: bytes | None, status: int | None) -> Answer:
+    text = (body or b"").decode("utf-8", "replace")
+    code = _element("Code", text) or _BY_STATUS.get(status or 0) or getattr(error, "name", type(error).__name__)
+    message = _element("Message", text) or str(error)
+    return Answer(status, {name.lower(): value for name, value in headers or ()}, code, message)
+
+
+_BY_STATUS = {403: "AccessDenied", 404: "NoSuchKey", 409: "ConditionalRequestConflict", 412: "PreconditionFailed"}
+
+
+def _element(name: str, xml: str) -> str:
+    match = re.search(f"<{name}>([^<]*)</{name}>", xml)
+    return match[1] if match else ""
+
+
+def _provider(credentials: "Credentials") -> Any:
+    from awscrt.auth import AwsCredentials, AwsCredentialsProvider
+    from botocore.credentials import RefreshableCredentials
+
+    def current() -> AwsCredentials:
+        frozen = credentials.get_frozen_credentials()  # refreshes those that expire
+        return AwsCredentials(frozen.access_key, frozen.secret_key, frozen.token)
+
+    if isinstance(credentials, RefreshableCredentials):
+        return AwsCredentialsProvider.new_delegate(current)
+    frozen = credentials.get_frozen_credentials()
+    return AwsCredentialsProvider.new_static(frozen.access_key, frozen.secret_key, frozen.token)
+
+
+def _trusting(ca_bundle: str) -> Any:
+    from awscrt.io import ClientTlsContext, TlsContextOptions
+
+    options = TlsContextOptions()
+    options.override_default_trust_store_from_path(ca_filepath=ca_bundle)
+    return ClientTlsContext(options).new_connection_options()

@@ -1,0 +1,103 @@
+"""What an upload came to, counted as its results come by."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline_cli.pipeline.uploads import Action, Upload
+
+MAX_NAMED = 1000  # failures named in a summary; the manifest has them all
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A file that was not uploaded, or of which the pipeline made nothing."""
+
+    path: str
+    key: str | None
+    image_id: str | None
+    outcome: str
+    code: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """`uploaded` counts new keys, `replaced` changed content; with a dry run both are what would happen.
+
+    `outcomes` and `latency` are there with --wait: counts by outcome, and for each stage milliseconds at p50 and p95.
+    """
+
+    dry_run: bool
+    interrupted: bool
+    files: int
+    uploaded: int
+    replaced: int
+    unchanged: int
+    refused: int
+    failed: int
+    bytes_sent: int
+    seconds: float
+    outcomes: Mapping[str, int]
+    latency: Mapping[str, Any]
+    failures: tuple[Failure, ...]
+
+    @property
+    def not_done(self) -> int:
+        return self.refused + self.failed
+
+    def sentence(self) -> str:
+        """For people: `5,000 files: 4,990 uploaded, 10 unchanged (776 MB in 2.1 s)`."""
+        would = "would be " if self.dry_run else ""
+        parts = [
+            f"{count:,} {would}{word}"
+            for count, word in (
+                (self.uploaded, "uploaded"),
+                (self.replaced, "replaced"),
+                (self.unchanged, "left as they are" if self.dry_run else "unchanged"),
+                (self.refused, "refused"),
+            )
+            if count
+        ]
+        if self.failed:
+            parts.append(f"{self.failed:,} failed")
+        noun = "file" if self.files == 1 else "files"
+        return f"{self.files:,} {noun}: {', '.join(parts)}" if parts else "No files."
+
+
+class Tally:
+    """Counts results; what failed is kept by name."""
+
+    def __init__(self) -> None:
+        self.actions: Counter[Action] = Counter()
+        self.bytes_sent = 0
+        self.failures: list[Failure] = []
+
+    def add(self, done: Upload) -> None:
+        self.actions[done.action] += 1
+        if done.action in (Action.UPLOAD, Action.REPLACE):
+            self.bytes_sent += done.size or 0
+        elif done.action is not Action.UNCHANGED and len(self.failures) < MAX_NAMED:
+            self.failures.append(Failure(done.path, done.key, done.image_id, done.action, done.code, done.reason))
+
+    @property
+    def files(self) -> int:
+        return self.actions.total()
+
+    def summary(self, *, seconds: float, dry_run: bool = False, interrupted: bool = False) -> Summary:
+        return Summary(
+            dry_run=dry_run,
+            interrupted=interrupted,
+            files=self.files,
+            uploaded=self.actions[Action.UPLOAD],
+            replaced=self.actions[Action.REPLACE],
+            unchanged=self.actions[Action.UNCHANGED],
+            refused=self.actions[Action.REFUSED],
+            failed=self.actions[Action.FAILED],
+            bytes_sent=self.bytes_sent,
+            seconds=round(seconds, 3),
+            outcomes={},
+            latency={},
+            failures=tuple(self.failures),
+        )
