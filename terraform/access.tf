@@ -36,7 +36,7 @@ data "aws_iam_policy_document" "image_processor" {
   #checkov:skip=CKV_AWS_111:As above; X-Ray takes trace data for the account alone.
   statement {
     sid       = "ReadUploads"
-    actions   = ["s3:GetObject", "s3:GetObjectVersion"]
+    actions   = ["s3:GetObject"]
     resources = ["${aws_s3_bucket.this["uploads"].arn}/*"]
   }
 
@@ -103,7 +103,7 @@ data "aws_iam_policy_document" "db_writer" {
 
   statement {
     sid       = "WriteItems"
-    actions   = ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
+    actions   = ["dynamodb:UpdateItem"]
     resources = [aws_dynamodb_table.images.arn]
   }
 
@@ -119,7 +119,7 @@ data "aws_iam_policy_document" "db_writer" {
     resources = ["*"]
   }
 
-  # The last four are what DynamoDB does with a table's key on the caller's behalf.
+  # The later four are what DynamoDB does with a table's key on the caller's behalf.
   dynamic "statement" {
     for_each = local.has_kms_key ? [var.kms_key_arn] : []
 

@@ -6,6 +6,9 @@ locals {
 
   runtime = "python3.13"
 
+  # Every item says which code made it: the first digits of the zip's SHA-256, as imgpipe build prints them.
+  processor_version = fileexists(local.image_processor_zip) ? substr(filesha256(local.image_processor_zip), 0, 12) : null
+
   # A limit that is not given is left out, so that the handler's own default holds.
   image_processor_environment = { for name, value in {
     THUMBNAIL_BUCKET      = aws_s3_bucket.this["thumbnails"].id
@@ -19,12 +22,14 @@ locals {
     MAX_BYTES             = var.max_bytes == null ? null : tostring(var.max_bytes)
     MAX_FRAMES            = var.max_frames == null ? null : tostring(var.max_frames)
     MEMORY_BUDGET_MB      = var.memory_budget_mb == null ? null : tostring(var.memory_budget_mb)
+    PROCESSOR_VERSION     = local.processor_version
   } : name => value if value != null }
 
   db_writer_environment = {
-    DYNAMODB_TABLE    = aws_dynamodb_table.images.name
-    METADATA_DLQ      = aws_sqs_queue.metadata_dlq.url
-    UPLOAD_DAY_SHARDS = tostring(var.upload_day_shards)
+    DYNAMODB_TABLE        = aws_dynamodb_table.images.name
+    METADATA_DLQ          = aws_sqs_queue.metadata_dlq.url
+    METADATA_MAX_RECEIVES = tostring(local.max_receives)
+    UPLOAD_DAY_SHARDS     = tostring(var.upload_day_shards)
   }
 }
 

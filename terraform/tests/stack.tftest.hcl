@@ -227,14 +227,16 @@ run "handlers_get_their_settings" {
       EXTRA_THUMBNAIL_SIZES = "400,800"
       GPS_POLICY            = "none"
       MAX_PIXELS            = "50000000"
+      PROCESSOR_VERSION     = substr(filesha256("./tests/zips/image_processor-arm64.zip"), 0, 12)
     })
     error_message = "the image processor's environment differs: ${jsonencode(aws_lambda_function.image_processor.environment[0].variables)}"
   }
   assert {
     condition = aws_lambda_function.db_writer.environment[0].variables == tomap({
-      DYNAMODB_TABLE    = "image-pipeline-dev-images"
-      METADATA_DLQ      = aws_sqs_queue.metadata_dlq.url
-      UPLOAD_DAY_SHARDS = "4"
+      DYNAMODB_TABLE        = "image-pipeline-dev-images"
+      METADATA_DLQ          = aws_sqs_queue.metadata_dlq.url
+      METADATA_MAX_RECEIVES = "5"
+      UPLOAD_DAY_SHARDS     = "4"
     })
     error_message = "the database writer's environment differs: ${jsonencode(aws_lambda_function.db_writer.environment[0].variables)}"
   }
