@@ -14,7 +14,8 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline_cli.local.adaptations import AdaptationError, apply_all
+from pipeline_cli.local.adaptations import BACKGROUND, AdaptationError, apply_all
+from pipeline_cli.local.adaptations.state import save_pending
 
 SOCKET_VARIABLE = "IMGPIPE_LOCAL_SOCKET"  # file descriptor of the listening socket
 SUPERVISOR_VARIABLE = "IMGPIPE_LOCAL_SUPERVISOR"  # process id
@@ -69,8 +70,12 @@ async def _serve(settings: Settings) -> None:
                 return
             await asyncio.wait({asyncio.ensure_future(stop.wait())}, timeout=SUPERVISOR_CHECK_SECONDS)
 
+    beside = [asyncio.create_task(run()) for run in BACKGROUND]
     serving: Any = app
     await serve(serving, config, shutdown_trigger=stopped)
+    for task in beside:
+        task.cancel()
+    save_pending()
 
 
 def _stop_workers() -> None:

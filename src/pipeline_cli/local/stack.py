@@ -255,21 +255,35 @@ def _notification(clients: "Clients", names: Names) -> None:
 
 
 def _alarms(clients: "Clients", names: Names) -> str:
-    """The topic's ARN; an alarm for each dead-letter queue notifies it."""
+    """The topic's ARN; an alarm for each dead-letter queue notifies it. The other alarms exist on AWS alone."""
     topic = clients.sns.create_topic(Name=f"{names.prefix}-alarms")["TopicArn"]
     for suffix in ("image-dlq", "metadata-dlq"):
         queue = names.queue(suffix)
+        depths = {"visible": "ApproximateNumberOfMessagesVisible", "taken": "ApproximateNumberOfMessagesNotVisible"}
+        metrics: list[Any] = [
+            {
+                "Id": name,
+                "ReturnData": False,
+                "MetricStat": {
+                    "Metric": {
+                        "Namespace": "AWS/SQS",
+                        "MetricName": metric,
+                        "Dimensions": [{"Name": "QueueName", "Value": queue}],
+                    },
+                    "Period": 60,
+                    "Stat": "Maximum",
+                },
+            }
+            for name, metric in depths.items()
+        ]
         clients.cloudwatch.put_metric_alarm(
             AlarmName=f"{queue}-not-empty",
-            AlarmDescription=f"Something failed for good: imgpipe dlq list shows what lies in {queue}, and why.",
-            Namespace="AWS/SQS",
-            MetricName="ApproximateNumberOfMessagesVisible",
-            Dimensions=[{"Name": "QueueName", "Value": queue}],
-            Statistic="Maximum",
-            Period=60,
+            AlarmDescription="Images failed for good: imgpipe dlq list, then imgpipe dlq redrive.",
+            Metrics=[*metrics, {"Id": "value", "Label": f"{suffix}-not-empty", "Expression": "visible + taken"}],
             EvaluationPeriods=1,
-            Threshold=0,
-            ComparisonOperator="GreaterThanThreshold",
+            DatapointsToAlarm=1,
+            Threshold=1,
+            ComparisonOperator="GreaterThanOrEqualToThreshold",
             TreatMissingData="notBreaching",
             AlarmActions=[topic],
             OKActions=[topic],

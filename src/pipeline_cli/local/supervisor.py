@@ -132,7 +132,6 @@ def emulator_environment(environ: Mapping[str, str], home: Home, data: Path, lis
             SOCKET_VARIABLE: str(listener.fileno()),
             SUPERVISOR_VARIABLE: str(os.getpid()),
             "PYTHONUTF8": "1",  # keys are file names
-            "PYTHONDONTWRITEBYTECODE": "1",
             "TMPDIR": str(home.temporary),
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": port,

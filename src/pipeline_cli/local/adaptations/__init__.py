@@ -4,12 +4,22 @@ Each module has `apply()`, and names what it replaces with the fingerprint of th
 a ministack that has changed there is refused at start, instead of being adapted wrongly.
 """
 
-from pipeline_cli.local.adaptations import async_invoke, queue_lock
+from pipeline_cli.local.adaptations import (
+    alarm_fields,
+    alarms,
+    async_invoke,
+    batch_failures,
+    event_source,
+    queue_lock,
+    queue_metrics,
+    state,
+)
 from pipeline_cli.local.adaptations.original import AdaptationError, require_version
 
 __all__ = ["AdaptationError", "apply_all"]
 
-ADAPTATIONS = (queue_lock, async_invoke)
+ADAPTATIONS = (queue_lock, async_invoke, batch_failures, event_source, queue_metrics, alarms, alarm_fields, state)
+BACKGROUND = (queue_metrics.background, state.background)  # what runs beside the server
 
 
 def apply_all() -> None:

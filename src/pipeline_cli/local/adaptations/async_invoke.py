@@ -119,7 +119,7 @@ def apply() -> None:
     def with_request_id(func: Any, config: Any, event: Any, request_id: str, started: float) -> Any:
         return dispatch(func, config, event, _request_id.get() or request_id, started)
 
-    queue = InvocationQueue(_attempt, int(os.environ.get(WORKERS_VARIABLE) or _default_workers()))
+    queue = InvocationQueue(_attempt, workers())
     lambda_svc._execute_function_dispatch = with_request_id
     lambda_svc.invoke_async_with_retry = submit
 
@@ -136,9 +136,9 @@ def restore(pending: list[dict[str, Any]]) -> None:
         queue.put(Invocation(**entry))
 
 
-def _default_workers() -> int:
-    """As many as the machine has processors: the work is decoding and scaling images."""
-    return max(2, min(8, os.cpu_count() or 2))
+def workers() -> int:
+    """How many run at once: as many as the machine has processors, for the work is decoding and scaling images."""
+    return int(os.environ.get(WORKERS_VARIABLE) or max(2, min(8, os.cpu_count() or 2)))
 
 
 def _attempt(invocation: Invocation) -> tuple[Invocation, float] | None:
