@@ -19,6 +19,10 @@ from pipeline_cli.output import Format, escape, to_json
 # In the order of --help: feed, look, repair, set up. Modules are imported when they are asked for.
 COMMANDS = {
     "upload": "upload",
+    "thumbs": "thumbs",
+    "meta": "meta",
+    "logs": "logs",
+    "dlq": "dlq",
     "outputs": "outputs",
     "use": "use",
     "build": "build",

@@ -70,6 +70,11 @@ class Deployment:
     def name_prefix(self) -> str:
         return self.output("name_prefix")
 
+    @property
+    def upload_day_shards(self) -> int:
+        """Into how many partitions UploadDateIndex spreads a day (Terraform variable of this name)."""
+        return int(self.outputs.get("upload_day_shards", "1"))
+
     def log_group(self, function: str) -> str:
         return f"/aws/lambda/{function}"
 

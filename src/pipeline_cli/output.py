@@ -15,6 +15,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pipeline_cli.errors import UsageError
 from pipeline_contract.codec import camel
 
 if TYPE_CHECKING:
@@ -145,6 +146,14 @@ class Renderer:
     def line(self, text: str) -> None:
         """One line of data, as it is: the caller has made it safe."""
         self._stream.write(text + "\n")
+
+    def binary(self, data: bytes) -> None:
+        """Bytes of a file, for a pipe; UsageError on a terminal."""
+        if self.interactive:
+            raise UsageError("A terminal cannot show the bytes of a file.", "Send them on: ... | file -")
+        self._stream.flush()
+        self._stream.buffer.write(data)
+        self._stream.buffer.flush()
 
     def flush(self) -> None:
         self._stream.flush()
