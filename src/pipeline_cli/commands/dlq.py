@@ -22,7 +22,15 @@ from pipeline_cli.pipeline.expressions import expression
 from pipeline_cli.pipeline.redrive import Action, Redriven, Summary, Targets
 from pipeline_contract.failures import FailureClass, FailureCode, Stage
 
-app = App(no_args_is_help=True, help="See and repair what failed: the dead-letter queues of both functions.")
+app = App(
+    no_args_is_help=True,
+    help="""See and repair what failed: the dead-letter queues of both functions.
+
+    \b
+    imgpipe dlq list --group
+    imgpipe dlq redrive --dry-run
+    """,
+)
 
 _CLASS_STYLES = {"PERMANENT": "red", "TRANSIENT": "yellow", "CONFIG": "magenta"}
 _ACTION_STYLES = {"redriven": "green", "would redrive": "green", "refused": "yellow", "failed": "red"}

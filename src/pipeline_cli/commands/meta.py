@@ -14,7 +14,15 @@ from pipeline_cli.pipeline.expressions import expression
 from pipeline_cli.pipeline.references import reference
 from pipeline_contract.item import Status
 
-app = App(no_args_is_help=True, help="Read what is known of images.")
+app = App(
+    no_args_is_help=True,
+    help="""Read what is known of images.
+
+    \b
+    imgpipe meta get photos/beach.jpg
+    imgpipe meta query --since 2h
+    """,
+)
 
 DEFAULT_LIMIT = 50
 

@@ -14,7 +14,15 @@ from pipeline_cli.pipeline.references import ImageReference, reference
 from pipeline_cli.pipeline.thumbnails import Stored
 from pipeline_contract.item import Status
 
-app = App(no_args_is_help=True, help="See and fetch thumbnails.")
+app = App(
+    no_args_is_help=True,
+    help="""See and fetch thumbnails.
+
+    \b
+    imgpipe thumbs list
+    imgpipe thumbs get photos/beach.jpg
+    """,
+)
 
 DEFAULT_LIMIT = 50
 LONG = 1000  # from so many on, listing the bucket is cheaper than asking for each
