@@ -1,6 +1,7 @@
-import contextlib
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -8,10 +9,13 @@ import typer
 
 from pipeline_cli.cli import App
 from pipeline_cli.context import Context
-from pipeline_cli.errors import ExitCode, SomeFailedError
-from pipeline_cli.output import Column, Format, escape, size, to_json
+from pipeline_cli.errors import ExitCode, SomeFailedError, WaitTimeoutError, from_aws
+from pipeline_cli.output import Column, Format, size, to_json
 
 if TYPE_CHECKING:
+    from pipeline_cli.commands.upload_progress import Progress
+    from pipeline_cli.pipeline.outcomes import Waiter
+    from pipeline_cli.pipeline.selection import LocalFile, Selection, Unusable
     from pipeline_cli.pipeline.upload_summary import Summary, Tally
     from pipeline_cli.pipeline.uploads import Upload
 
@@ -19,16 +23,17 @@ app = App()
 
 _COLUMNS = (
     Column("action", "Action"),
+    Column("outcome", "Outcome"),
     Column("key", "Key"),
     Column("path", "File"),
     Column("size", "Size", right=True, show=size),
     Column("imageId", "Image"),
     Column("checksum", "Checksum"),
-    Column("outcome", "Outcome"),
     Column("code", "Code"),
     Column("reason", "Reason"),
 )
-_PLANNED = tuple(column for column in _COLUMNS if column.name in ("action", "key", "size", "code", "reason"))
+_FOR_PEOPLE = tuple(column for column in _COLUMNS if column.name not in ("path", "imageId", "checksum"))
+_FEW = 20  # so many files are shown one by one, and so many failures named in a note
 
 
 @app.command()
@@ -42,18 +47,23 @@ def upload(
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would happen; send nothing."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Send everything, whatever is there already."),
     no_preflight: bool = typer.Option(False, "--no-preflight", help="Send what the pipeline would refuse."),
+    wait: bool = typer.Option(False, "--wait", help="Wait until the pipeline is done with every image."),
+    timeout: float = typer.Option(600, metavar="S", min=0, help="Seconds to --wait once all is sent."),
     concurrency: int = typer.Option(64, metavar="N", min=1, max=1000, help="Requests at once, at most."),
     manifest: Path = typer.Option(None, metavar="FILE", help="Write one JSON line per file."),
-    read_timeout: float = typer.Option(60, metavar="S", min=0.1, help="Give a request up when nothing moves so long."),
+    read_timeout: float = typer.Option(60, metavar="S", min=0.1, help="Repeat a request when nothing moves so long."),
 ) -> None:
     """Upload images. A file whose content is there already is not sent again.
 
+    Keys are relative to the folder that is named. Includes and excludes have no order.
+
     \b
     imgpipe upload photo.jpg
-    imgpipe upload ./photos --prefix 2026/
+    imgpipe upload ./photos --prefix 2026/ --wait
     imgpipe upload ./photos --exclude "*.mov" --dry-run
     find . -newer last -print0 | imgpipe upload -
     """
+    from pipeline_cli.commands.upload_progress import progress
     from pipeline_cli.pipeline.preflight import Limits
     from pipeline_cli.pipeline.selection import Selection, normal_prefix, select
     from pipeline_cli.pipeline.upload_summary import Tally
@@ -61,9 +71,11 @@ def upload(
 
     context: Context = ctx.obj
     bucket = context.deployment.upload_bucket
-    files = select(Selection(paths, prefix, include, exclude, hidden), context.stdin.buffer)
+    selection = Selection(paths, prefix, include, exclude, hidden)
+    files = select(selection, context.stdin.buffer)
     if not dry_run:
         context.announce(f"Uploading to s3://{bucket}/{normal_prefix(prefix)}")
+        files = _warned(context, selection, files)
     sending = uploader(
         context.clients.s3,
         context.clients.session.get_credentials(),
@@ -77,24 +89,88 @@ def upload(
         ),
         ca_bundle=context.environ.get("AWS_CA_BUNDLE"),
     )
+    waiter = _waiter(context, bucket) if wait and not dry_run else None
     tally = Tally()
     started = time.monotonic()
     interrupted = False
-    with contextlib.ExitStack() as stack:
-        results: Iterator[Upload] = _counted(sending.run(files), tally)
-        if manifest:
-            results = _written(results, stack.enter_context(manifest.open("w", encoding="utf-8")))
+    with ExitStack() as stack:
+        written = stack.enter_context(manifest.open("w", encoding="utf-8", buffering=1)) if manifest else None
+        display = stack.enter_context(progress(context, sending.meter, _counter(selection)))
+        results = _counted(sending.run(files), tally, display, started)
+        if waiter is not None:
+            results = _followed(waiter, results, timeout, tally, display)
+        if written is not None:
+            results = _written(results, written)
         try:
-            _show(context, results, dry_run=dry_run)
+            _show(context, results, everything=dry_run)
         except KeyboardInterrupt:
             interrupted = True
-    summary = tally.summary(seconds=time.monotonic() - started, dry_run=dry_run, interrupted=interrupted)
-    _finish(context, summary)
+    summary = tally.summary(
+        dry_run=dry_run,
+        interrupted=interrupted,
+        latencies=waiter.latencies if waiter else None,
+    )
+    _finish(context, summary, waited=waiter is not None)
 
 
-def _counted(results: "Iterator[Upload]", tally: "Tally") -> "Iterator[Upload]":
+def _warned(
+    context: Context, selection: "Selection", files: "Iterator[LocalFile | Unusable]"
+) -> "Iterator[LocalFile | Unusable]":
+    """The same files, after a warning where Lambda would not get through all of them in time."""
+    from pipeline_cli.pipeline.lambda_capacity import LARGE_BATCH, forecast
+
+    first = list(itertools.islice(files, LARGE_BATCH))
+    function = context.deployment.outputs.get("image_processor_function_name")
+    if len(first) == LARGE_BATCH and function:
+        count = _counter(selection)
+        try:
+            expected = forecast(context.clients.lambda_, function, count() if count else LARGE_BATCH)
+        except Exception as error:
+            known = from_aws(error)
+            if known is None:
+                raise
+            context.note(f"Lambda's concurrency is not known: {known.message}")
+        else:
+            if expected.too_long:
+                context.note(expected.warning())
+    return itertools.chain(first, files)
+
+
+def _counter(selection: "Selection") -> Callable[[], int] | None:
+    """How to count the files, unless they come from stdin."""
+    from pipeline_cli.pipeline.selection import STDIN, count
+
+    return None if STDIN in selection.paths else lambda: count(selection)
+
+
+def _waiter(context: Context, bucket: str) -> "Waiter":
+    from pipeline_cli.pipeline.outcomes import Waiter
+
+    return Waiter(
+        context.clients.dynamodb,
+        context.deployment.table,
+        context.clients.s3,
+        bucket,
+        lambda: (),
+        now=context.now,
+        sleep=context.sleep,
+    )
+
+
+def _counted(results: "Iterator[Upload]", tally: "Tally", display: "Progress", started: float) -> "Iterator[Upload]":
     for done in results:
         tally.add(done)
+        tally.seconds = time.monotonic() - started
+        display.uploaded(done)
+        yield done
+
+
+def _followed(
+    waiter: "Waiter", results: "Iterator[Upload]", timeout: float, tally: "Tally", display: "Progress"
+) -> "Iterator[Upload]":
+    for done in waiter.run(results, timeout=timeout, on_waiting=display.waiting_for):
+        tally.add_outcome(done)
+        display.resolved(done)
         yield done
 
 
@@ -104,30 +180,49 @@ def _written(results: "Iterator[Upload]", manifest: TextIO) -> "Iterator[Upload]
         yield done
 
 
-def _show(context: Context, results: "Iterator[Upload]", *, dry_run: bool) -> None:
+def _show(context: Context, results: "Iterator[Upload]", *, everything: bool) -> None:
+    """Programs are told of every file, people of a few, or of those that failed."""
     match context.out.format:
         case Format.JSON:
             for _ in results:
                 pass
         case Format.TABLE:
-            shown = results if dry_run else (done for done in results if done.code)
-            context.out.rows(shown, _PLANNED)
+            shown = results if everything else _few_or_failed(results)
+            context.out.rows(shown, _FOR_PEOPLE)
         case _:
             context.out.rows(results, _COLUMNS)
 
 
-def _finish(context: Context, summary: "Summary") -> None:
-    rate = f"{size(summary.bytes_sent)} in {summary.seconds:.1f} s" if summary.bytes_sent else ""
-    context.note(summary.sentence() + (f" ({rate})" if rate else ""))
+def _few_or_failed(results: "Iterator[Upload]") -> "Iterator[Upload]":
+    first = list(itertools.islice(results, _FEW + 1))
+    if len(first) <= _FEW:
+        yield from first
+    else:
+        yield from (done for done in itertools.chain(first, results) if done.code)
+
+
+def _finish(context: Context, summary: "Summary", *, waited: bool) -> None:
+    sent = f" ({size(summary.bytes_sent)} in {summary.seconds:.1f} s)" if summary.bytes_sent else ""
+    context.note(summary.sentence() + sent)
+    if summary.outcomes:
+        context.note(summary.outcome_sentence())
     if context.out.format is Format.JSON:
         context.out.record(summary)
+    elif context.out.format is not Format.TABLE:
+        for failure in summary.failures[:_FEW]:
+            context.note(f"{failure.key or failure.path}: {failure.what}: {failure.code}: {failure.reason}")
     if summary.interrupted:
         context.note("Run the same command again: only the rest is sent.")
         raise typer.Exit(ExitCode.INTERRUPTED)
     if summary.not_done:
-        first = summary.failures[0]
         raise SomeFailedError(
-            f"{summary.not_done:,} of {summary.files:,} files were not uploaded, the first: "
-            f"{escape(first.key or first.path)}: {first.code}: {first.reason}",
-            "Files that the pipeline would refuse can be sent all the same: --no-preflight" if summary.refused else "",
+            f"{summary.not_done:,} of {summary.files:,} files were not uploaded.",
+            "What the pipeline would refuse can be sent all the same: --no-preflight" if summary.refused else "",
+        )
+    if summary.gone_wrong:
+        raise SomeFailedError(f"The pipeline failed on {summary.gone_wrong:,} images.", "See: imgpipe dlq list")
+    if waited and summary.in_flight:
+        raise WaitTimeoutError(
+            f"{summary.in_flight:,} images are not through yet.",
+            "Run the same command again to go on waiting, or see: imgpipe status",
         )

@@ -104,7 +104,6 @@ class Transfers:
         connections: int,
         stall_seconds: float,
         ca_bundle: str | None = None,
-        meter: Meter | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         from awscrt import s3
@@ -112,7 +111,7 @@ class Transfers:
         self._endpoint = endpoint
         self._stall_seconds = stall_seconds
         self._monotonic = monotonic
-        self._meter = meter or Meter()
+        self.meter = Meter()
         self._answers: queue.SimpleQueue[tuple[Any, Answer]] = queue.SimpleQueue()
         self._under_way: dict[Any, _UnderWay] = {}
         self._looked_for_stalls = monotonic()
@@ -187,7 +186,7 @@ class Transfers:
 
         def on_progress(count: int, **_: Any) -> None:
             under_way.moved = self._monotonic()
-            self._meter.bytes_sent += count
+            self.meter.bytes_sent += count
 
         def on_done(error: Any, error_headers: Any, error_body: Any, status_code: int | None, **_: Any) -> None:
             if error is None:

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from pipeline_cli.pipeline.outcomes import FINE, Latencies, Outcome, Spread
 from pipeline_cli.pipeline.uploads import Action, Upload
 
 MAX_NAMED = 1000  # failures named in a summary; the manifest has them all
@@ -17,7 +17,7 @@ class Failure:
     path: str
     key: str | None
     image_id: str | None
-    outcome: str
+    what: str  # the action, or the outcome
     code: str | None
     reason: str | None
 
@@ -40,12 +40,21 @@ class Summary:
     bytes_sent: int
     seconds: float
     outcomes: Mapping[str, int]
-    latency: Mapping[str, Any]
+    latency: Mapping[str, Spread]
     failures: tuple[Failure, ...]
 
     @property
     def not_done(self) -> int:
         return self.refused + self.failed
+
+    @property
+    def in_flight(self) -> int:
+        return self.outcomes.get(Outcome.IN_FLIGHT, 0)
+
+    @property
+    def gone_wrong(self) -> int:
+        """Images of which the pipeline made nothing."""
+        return sum(count for outcome, count in self.outcomes.items() if outcome not in (*FINE, Outcome.IN_FLIGHT))
 
     def sentence(self) -> str:
         """For people: `5,000 files: 4,990 uploaded, 10 unchanged (776 MB in 2.1 s)`."""
@@ -65,13 +74,23 @@ class Summary:
         noun = "file" if self.files == 1 else "files"
         return f"{self.files:,} {noun}: {', '.join(parts)}" if parts else "No files."
 
+    def outcome_sentence(self) -> str:
+        """For people: `4,998 completed, 2 failed; p50 310 ms, p95 1,200 ms`."""
+        counts = [f"{count:,} {outcome.lower().replace('_', '-')}" for outcome, count in self.outcomes.items()]
+        times = [
+            f"{stage} p50 {spread.p50:,.0f} ms, p95 {spread.p95:,.0f} ms" for stage, spread in self.latency.items()
+        ]
+        return "; ".join([", ".join(counts), *times])
+
 
 class Tally:
     """Counts results; what failed is kept by name."""
 
     def __init__(self) -> None:
         self.actions: Counter[Action] = Counter()
+        self.outcomes: Counter[Outcome] = Counter()
         self.bytes_sent = 0
+        self.seconds = 0.0  # until the last file was sent
         self.failures: list[Failure] = []
 
     def add(self, done: Upload) -> None:
@@ -81,11 +100,25 @@ class Tally:
         elif done.action is not Action.UNCHANGED and len(self.failures) < MAX_NAMED:
             self.failures.append(Failure(done.path, done.key, done.image_id, done.action, done.code, done.reason))
 
+    def add_outcome(self, done: Upload) -> None:
+        if done.outcome is None:
+            return
+        outcome = Outcome(done.outcome)
+        self.outcomes[outcome] += 1
+        if outcome not in FINE and len(self.failures) < MAX_NAMED:
+            self.failures.append(Failure(done.path, done.key, done.image_id, outcome, done.code, done.reason))
+
     @property
     def files(self) -> int:
         return self.actions.total()
 
-    def summary(self, *, seconds: float, dry_run: bool = False, interrupted: bool = False) -> Summary:
+    def summary(
+        self,
+        *,
+        dry_run: bool = False,
+        interrupted: bool = False,
+        latencies: Latencies | None = None,
+    ) -> Summary:
         return Summary(
             dry_run=dry_run,
             interrupted=interrupted,
@@ -96,8 +129,8 @@ class Tally:
             refused=self.actions[Action.REFUSED],
             failed=self.actions[Action.FAILED],
             bytes_sent=self.bytes_sent,
-            seconds=round(seconds, 3),
-            outcomes={},
-            latency={},
+            seconds=round(self.seconds, 3),
+            outcomes=dict(self.outcomes.most_common()),
+            latency=latencies.spreads() if latencies else {},
             failures=tuple(self.failures),
         )

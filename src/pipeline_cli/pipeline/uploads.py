@@ -19,7 +19,7 @@ from pipeline_cli.pipeline.pacing import Window, backoff
 from pipeline_cli.pipeline.preflight import Inspected, Inspector, Limits, UnusableFileError
 from pipeline_cli.pipeline.selection import LocalFile, Problem, Unusable
 from pipeline_cli.pipeline.stored import Stored, from_headers, is_same, listed
-from pipeline_cli.pipeline.transfers import PART_BYTES, PARTS_AT_ONCE, Answer, Transfers, resolve
+from pipeline_cli.pipeline.transfers import PART_BYTES, PARTS_AT_ONCE, Answer, Meter, Transfers, resolve
 from pipeline_contract.identity import image_id
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ class Rules:
 class Sender(Protocol):
     """What `transfers.Transfers` does."""
 
+    meter: Meter
+
     def __len__(self) -> int: ...
     def put(self, token: "_Job", path: str, key: str, size: int, headers: Mapping[str, str]) -> None: ...
     def head(self, token: "_Job", key: str) -> None: ...
@@ -146,6 +148,7 @@ class Uploader:
         self._network_failures = 0
         self._succeeded = 0
         self._started = monotonic()
+        self.meter = sender.meter
 
     def run(self, files: Iterable[LocalFile | Unusable]) -> Iterator[Upload]:
         """Yields what became of each file, in the order in which they finish.
