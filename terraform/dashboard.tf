@@ -1,5 +1,5 @@
 locals {
-  metric_namespace = "imgpipe" # of the embedded metrics in the image processor's log
+  metric_namespace = "ImagePipeline" # of the embedded metrics in the functions' logs
 
   processor = aws_lambda_function.image_processor.function_name
   writer    = aws_lambda_function.db_writer.function_name
@@ -41,13 +41,11 @@ locals {
       ]
     },
     {
-      title   = "Failures by code: images"
-      stat    = "Sum"
-      metrics = [[{ expression = "SEARCH('{${local.metric_namespace},FunctionName,code} MetricName=\"Failed\" FunctionName=\"${local.processor}\"', 'Sum', 300)", label = "", id = "failed" }]]
-    },
-    {
-      title = "Failures by code: metadata"
-      query = "SOURCE '${aws_cloudwatch_log_group.db_writer.name}' | filter event = 'item' and ispresent(code) | stats count() by bin(5m), code"
+      title = "Failures by code"
+      stat  = "Sum"
+      metrics = [for id, function in { processor = local.processor, writer = local.writer } :
+        [{ expression = "SEARCH('{${local.metric_namespace},FunctionName,Code} MetricName=\"Failed\" FunctionName=\"${function}\"', 'Sum', 300)", label = "", id = id }]
+      ]
     },
     {
       title = "Metadata queue: depth and age (s)"
@@ -115,15 +113,19 @@ resource "aws_cloudwatch_dashboard" "this" {
 
   dashboard_body = jsonencode({
     widgets = [for index, widget in local.widgets : {
-      type   = can(widget.query) ? "log" : "metric"
+      type   = "metric"
       x      = index % 2 * 12
       y      = floor(index / 2) * 6
       width  = 12
       height = 6
-      properties = merge(
-        { title = widget.title, region = var.aws_region, view = "timeSeries" },
-        try({ query = widget.query }, { stat = widget.stat, period = try(widget.period, 60), metrics = widget.metrics }),
-      )
+      properties = {
+        title   = widget.title
+        region  = var.aws_region
+        view    = "timeSeries"
+        stat    = widget.stat
+        period  = try(widget.period, 60)
+        metrics = widget.metrics
+      }
     }]
   })
 }

@@ -66,19 +66,13 @@ run "cloudwatch_may_publish" {
 run "every_widget_has_dimensions" {
   assert {
     condition = alltrue(flatten([for widget in jsondecode(aws_cloudwatch_dashboard.this["this"].dashboard_body).widgets : [
-      for metric in try(widget.properties.metrics, []) :
+      for metric in widget.properties.metrics :
       can(metric[0].expression) || (length([for part in metric : part if can(tostring(part))]) >= 4 && length([for part in metric : part if can(tostring(part))]) % 2 == 0)
     ]]))
     error_message = "a widget's metric has no dimension, and would show nothing"
   }
   assert {
-    condition = alltrue([for widget in jsondecode(aws_cloudwatch_dashboard.this["this"].dashboard_body).widgets :
-      widget.type == "metric" || startswith(try(widget.properties.query, ""), "SOURCE '/aws/lambda/image-pipeline-dev-db-writer'")
-    ])
-    error_message = "a widget's query has no log group, and would show nothing"
-  }
-  assert {
-    condition     = length(jsondecode(aws_cloudwatch_dashboard.this["this"].dashboard_body).widgets) == 9
+    condition     = length(jsondecode(aws_cloudwatch_dashboard.this["this"].dashboard_body).widgets) == 8
     error_message = "a widget is missing"
   }
 }
