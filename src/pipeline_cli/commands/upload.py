@@ -144,14 +144,21 @@ def _counter(selection: "Selection") -> Callable[[], int] | None:
 
 
 def _waiter(context: Context, bucket: str) -> "Waiter":
+    from pipeline_cli.pipeline.burials import Burials
+    from pipeline_cli.pipeline.dead_letter_queues import Queue
     from pipeline_cli.pipeline.outcomes import Waiter
+    from pipeline_contract.failures import Stage
 
+    queues = (
+        Queue(Stage.IMAGE_PROCESSOR, context.deployment.image_dlq_url),
+        Queue(Stage.DB_WRITER, context.deployment.metadata_dlq_url),
+    )
     return Waiter(
         context.clients.dynamodb,
         context.deployment.table,
         context.clients.s3,
         bucket,
-        lambda: (),
+        Burials(context.clients.sqs, queues),
         now=context.now,
         sleep=context.sleep,
     )

@@ -1,7 +1,8 @@
 """Whether Lambda can work off a batch of uploads before it gives events up."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
@@ -39,7 +40,9 @@ class Forecast:
 
 def forecast(client: "LambdaClient", function: str, images: int) -> Forecast:
     """By the function's reserved concurrency, or what the account has left for functions without."""
-    reserved = client.get_function_concurrency(FunctionName=function)
-    if "ReservedConcurrentExecutions" in reserved:
-        return Forecast(images, reserved["ReservedConcurrentExecutions"])
+    # The stubs take the field for required; AWS leaves it out where nothing is reserved.
+    answer: Mapping[str, Any] = client.get_function_concurrency(FunctionName=function)
+    reserved = answer.get("ReservedConcurrentExecutions")
+    if reserved is not None:
+        return Forecast(images, reserved)
     return Forecast(images, client.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"])

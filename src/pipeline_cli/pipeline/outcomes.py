@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BATCH = 100  # keys that BatchGetItem takes
 ROUND = 1000  # items asked for between two looks at the clock
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds between rounds
-DEAD_LETTERS_EVERY = 5.0  # seconds
+FIRST_LOOK_AT_DEAD_LETTERS, DEAD_LETTERS_EVERY = 1.0, 5.0  # seconds
 # HTTP dates have whole seconds, S3's event times milliseconds; and its clocks are several.
 CLOCK_TOLERANCE = 2.0
 
@@ -136,20 +136,23 @@ class Waiter:
         on_waiting(len(pending))
         deadline = self._now() + timeout
         pause = SHORTEST_PAUSE
-        next_dead_letters = self._now() + DEAD_LETTERS_EVERY
+        next_dead_letters = min(deadline, self._now() + FIRST_LOOK_AT_DEAD_LETTERS)
         while pending:
             resolved = 0
             for _ in range(-(-len(pending) // ROUND)):
+                before = resolved
                 for done in self._round(pending):
                     resolved += 1
                     yield done
+                if resolved == before:
+                    break  # the rest was sent later still; its turn comes after the pause
             if pending and self._now() >= next_dead_letters:
                 for done in self._buried(pending):
                     resolved += 1
                     yield done
-                next_dead_letters = self._now() + DEAD_LETTERS_EVERY
-            if self._now() >= deadline:
-                break
+                if self._now() >= deadline:
+                    break
+                next_dead_letters = min(deadline, self._now() + DEAD_LETTERS_EVERY)
             if pending:
                 pause = SHORTEST_PAUSE if resolved else min(LONGEST_PAUSE, pause * 1.5)
                 self._sleep(min(pause, max(0.0, deadline - self._now())))
