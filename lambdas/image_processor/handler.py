@@ -120,6 +120,7 @@ def _report(result: Result, record: Any, event: ObjectEvent | None, request_id: 
     outbox = _outbox()
     source = None if event is None else event.source
     if result.message is not None:
+        source = result.message.source  # with the eTag and version that were found
         outbox.metadata(result.message)
     if result.error is not None:
         outbox.failure(result.error, record, source, request_id=request_id, failed_at=_now())
