@@ -145,10 +145,8 @@ class Processor:
 
     def _left_a_thumbnail(self, source: Source) -> bool:
         """Whether an earlier attempt at this very event stored a thumbnail and died before it looked again."""
-        if source.sequencer is None:
-            return False
         key = thumbnail_key(source.image_id, self.settings.thumbnail_format.extension)
-        return self.thumbnails.sequencer(key) == source.sequencer
+        return self.thumbnails.made_for(key, source.sequencer)
 
     def _act(self, event: ObjectEvent, finding: _Finding) -> bool | None:
         """Make the thumbnails agree: whether anything was changed, None when a newer event has been here."""
@@ -156,10 +154,17 @@ class Processor:
         with self.timings.timed("store"):
             if finding.rendered is not None and finding.look is not None:
                 return self._store(event, finding.look, finding.rendered)
-            # An event that once made thumbnails and now fails (a limit was lowered) does not take them away: its
-            # FAILED will not replace its COMPLETED either.
-            keep_sequencer = event.source.sequencer if finding.error is not None else None
-            return self.thumbnails.remove(image_id, keep_sequencer=keep_sequencer) > 0
+            return self.thumbnails.remove(image_id, lambda key: self._is_kept(key, event.source, finding)) > 0
+
+    def _is_kept(self, key: str, source: Source, finding: _Finding) -> bool:
+        """Whether a thumbnail stays although its image fails: it is of this event and this object.
+
+        The object was usable once (then a limit was lowered), its item is COMPLETED, and FAILED of the same event
+        will not replace that.
+        """
+        if finding.error is None or finding.look is None:
+            return False
+        return self.thumbnails.made_for(key, source.sequencer, finding.look.e_tag)
 
     def _store(self, event: ObjectEvent, seen: Look, rendered: Rendered) -> bool | None:
         source = event.source
@@ -171,7 +176,8 @@ class Processor:
                 return None
             others = others or put.replaced
         if others:  # of a size or format that is not made any more
-            self.thumbnails.remove(source.image_id, keep=frozenset(_key(source, made) for made in rendered.thumbnails))
+            made_now = {_key(source, made) for made in rendered.thumbnails}
+            self.thumbnails.remove(source.image_id, made_now.__contains__)
         return True
 
     def _still_there(self, source: Source, seen: Look | None) -> bool:

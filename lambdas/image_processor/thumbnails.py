@@ -3,7 +3,7 @@
 Each carries the sequencer of the event it was made for in its S3 metadata.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from pipeline_contract.aws_failures import error_code, http_status, pipeline_err
 from pipeline_contract.failures import FailureCode, PipelineError
 from pipeline_contract.identity import thumbnail_prefix
 
-_SEQUENCER = "source-sequencer"
+_SEQUENCER, _E_TAG = "source-sequencer", "source-etag"
 _ATTEMPTS = 8  # at a key that others write at the same moment
 
 
@@ -32,7 +32,7 @@ class Stamp:
         """S3 user metadata: ASCII only, which a raw key is not."""
         stamp = {
             "image-id": self.image_id,
-            "source-etag": self.e_tag,
+            _E_TAG: self.e_tag,
             "source-sha256": self.content_sha256,
             _SEQUENCER: self.sequencer,
         }
@@ -71,16 +71,16 @@ class ThumbnailStore:
                 return Put(stored=True, replaced=there is not None)
         raise PipelineError(FailureCode.SERVICE_ERROR, f"{key} keeps changing while it is written")
 
-    def sequencer(self, key: str) -> str | None:
-        """The sequencer of the event that a stored thumbnail was made for; None where there is none."""
+    def made_for(self, key: str, sequencer: str | None, e_tag: str | None = None) -> bool:
+        """Whether a stored thumbnail was made for the event with this sequencer, and of the object with this eTag."""
         there = self._head(key)
-        return None if there is None else there["Metadata"].get(_SEQUENCER)
+        if there is None or sequencer is None or there["Metadata"].get(_SEQUENCER) != sequencer:
+            return False
+        return e_tag is None or there["Metadata"].get(_E_TAG) == e_tag
 
-    def remove(self, image_id: str, *, keep: frozenset[str] = frozenset(), keep_sequencer: str | None = None) -> int:
-        """Remove every thumbnail of an image but those kept by key or by sequencer; how many were removed."""
-        keys = [key for key in self._keys(image_id) if key not in keep]
-        if keep_sequencer is not None:
-            keys = [key for key in keys if self.sequencer(key) != keep_sequencer]
+    def remove(self, image_id: str, keep: Callable[[str], bool]) -> int:
+        """Remove every thumbnail of an image whose key is not to be kept; how many were removed."""
+        keys = [key for key in self._keys(image_id) if not keep(key)]
         for key in keys:
             with self._described(f"remove {key}"):
                 self.s3.delete_object(Bucket=self.bucket, Key=key)
