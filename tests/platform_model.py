@@ -99,6 +99,7 @@ class Platform:
     running: list[Invocation] = field(default_factory=list)
     dead: list[dict[str, Any]] = field(default_factory=list)  # records whose retries ran out
     current: Invocation | None = None
+    fault: Callable[[str], BaseException | None] = lambda call: None
 
     def __post_init__(self) -> None:
         self.s3 = FakeS3(self.clock, self._before, frozenset({UPLOADS}), {UPLOADS: {}, THUMBNAILS: {}})
@@ -125,6 +126,9 @@ class Platform:
     def _before(self, call: str) -> None:
         if self.current is not None and threading.current_thread() is self.current:
             self.current.before_call()
+        error = self.fault(call)
+        if error is not None:
+            raise error
 
     # What users and S3 do
 
