@@ -4,11 +4,9 @@ The decoders cannot be stopped once they run: a WebP of 34 bytes makes Pillow as
 20,000 scans keeps it busy for 20 seconds. Each costs microseconds to refuse.
 """
 
-import struct
-
 from PIL import Image
 
-from image_processor import jpeg
+from image_processor import jpeg, webp
 from image_processor.settings import MEBIBYTE, ImageSettings
 from pipeline_contract.failures import FailureCode, PipelineError
 
@@ -19,7 +17,7 @@ _JPEG_ALLOWANCE = 4
 
 # Peak bytes per stored pixel while a thumbnail is made, over what the process has anyway: measured with Pillow 13.
 # Where one format has several, the mode decides (below).
-_BYTES_PER_PIXEL = {"WEBP": 17.0, "AVIF": 9.5, "HEIF": 12.0}
+_BYTES_PER_PIXEL = {"AVIF": 9.5, "HEIF": 12.0}
 # Pillow holds three and four channels in four bytes; alpha and palettes are held twice while they are converted.
 _BYTES_PER_PIXEL_BY_MODE = {
     "1": 2.5, "L": 1.5, "P": 5.5, "PA": 9.0, "LA": 8.5, "La": 8.5, "RGB": 4.5, "RGBA": 8.5, "RGBX": 4.5, "RGBa": 8.5,
@@ -34,20 +32,22 @@ def admit_bytes(data: bytes, image_format: str, settings: ImageSettings) -> None
     """Before the file is opened: bytes, a WebP's canvas (opening allocates it), a JPEG's scans."""
     if len(data) > settings.max_bytes:
         raise PipelineError(FailureCode.BYTE_LIMIT, f"{len(data)} bytes, over {settings.max_bytes}")
-    if image_format == "WEBP":
-        size = webp_size(data)
-        if size is not None:
-            _admit_pixels(*size, image_format, settings)
-            _admit_memory(*size, _BYTES_PER_PIXEL[image_format], data, settings)
-    if image_format == "JPEG" and jpeg.count_scans(data, MAX_SCANS) > MAX_SCANS:
-        raise PipelineError(FailureCode.FRAME_LIMIT, f"the JPEG has more than {MAX_SCANS} scans")
+    if image_format == "WEBP" and (canvas := webp.read_header(data)) is not None:
+        _admit_pixels(canvas.width, canvas.height, image_format, settings)
+        _admit_memory(canvas.width, canvas.height, canvas.bytes_per_pixel(settings.largest), data, settings)
+    if image_format == "JPEG":
+        header = jpeg.read_header(data)
+        one_scan = header is not None and not header.whole_image_buffered
+        if not one_scan and jpeg.count_scans(data, MAX_SCANS) > MAX_SCANS:
+            raise PipelineError(FailureCode.FRAME_LIMIT, f"the JPEG has more than {MAX_SCANS} scans")
 
 
 def admit_image(image: Image.Image, data: bytes, image_format: str, settings: ImageSettings) -> None:
     """After the header was read: pixels, frames, and the memory that decoding would take."""
     width, height = image.size
     _admit_pixels(width, height, image_format, settings)
-    _admit_memory(width, height, bytes_per_pixel(image, data, image_format), data, settings)
+    if image_format != "WEBP":
+        _admit_memory(width, height, bytes_per_pixel(image, data, image_format), data, settings)
 
 
 def bytes_per_pixel(image: Image.Image, data: bytes, image_format: str) -> float:
@@ -61,20 +61,6 @@ def bytes_per_pixel(image: Image.Image, data: bytes, image_format: str) -> float
     if fixed is not None:
         return fixed
     return _BYTES_PER_PIXEL_BY_MODE.get(image.mode, _WORST_BYTES_PER_PIXEL)
-
-
-def webp_size(data: bytes) -> tuple[int, int] | None:
-    """The canvas of a WebP (RFC 9649, sections 2.5 to 2.7); None where the bytes are no WebP's."""
-    kind = data[12:16]
-    if kind == b"VP8 " and len(data) >= 30:
-        width, height = struct.unpack_from("<HH", data, 26)
-        return width & 0x3FFF, height & 0x3FFF
-    if kind == b"VP8L" and len(data) >= 25:
-        bits = int.from_bytes(data[21:25], "little")
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if kind == b"VP8X" and len(data) >= 30:
-        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
-    return None
 
 
 def _admit_pixels(width: int, height: int, image_format: str, settings: ImageSettings) -> None:

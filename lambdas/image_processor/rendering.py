@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from image_processor import colour, facts
+from image_processor import colour, facts, webp
 from image_processor.admission import admit_bytes, admit_image
 from image_processor.decoders import decoding, identify, open_image
 from image_processor.exif import orientation, read_exif
@@ -142,6 +142,8 @@ def _decode(image: Image.Image, data: bytes, image_format: str, target: tuple[in
     with decoding(data, image_format):
         if image_format == "JPEG":
             image, box = _shrunk_on_load(image, data, target)
+        if image_format == "WEBP" and (shrunk := webp.decode(data, target)) is not None:
+            return _Decoded(shrunk, None)
         image.load()
         return _Decoded(colour.resizable(image), box)
 

@@ -51,6 +51,10 @@ class ImageSettings:
     max_frames: int = 5000
     memory_budget: int = _DEFAULT_BUDGET_MB * MEBIBYTE
 
+    @property
+    def largest(self) -> int:
+        return max(self.thumbnail_size, *self.extra_sizes, 0)
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ImageSettings":
         """ValueError, with the name of the variable, for a value that cannot be meant."""
