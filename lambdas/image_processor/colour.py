@@ -1,30 +1,42 @@
 """From any mode a decoder gives to what a screen shows: 8-bit grey or RGB, in sRGB, with or without alpha."""
 
-from io import BytesIO
 from typing import Any
 
 from PIL import Image
 
+from image_processor import icc
+from pipeline_contract.failures import FailureCode, PipelineError
+
 WHITE = 255
 
 
+_FILTERED = frozenset({"L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"})
+
+
 def resizable(image: Image.Image) -> Image.Image:
-    """A mode that can be filtered: palettes and bits are spread out first, because Pillow would only pick pixels."""
+    """A mode that can be filtered: palettes and bits are spread out first, because Pillow would only pick pixels.
+
+    UNSUPPORTED_FORMAT for a mode that is none of Pillow's for files.
+    """
     if image.mode == "1":
         return image.convert("L")
-    if image.has_transparency_data:
+    if image.mode.startswith("I;16"):
+        return image.convert("I")
+    if image.mode not in ("I", "F") and image.has_transparency_data:
         return image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
     if image.mode in ("P", "PA"):
         return image.convert("RGB")
+    if image.mode not in _FILTERED:
+        raise PipelineError(FailureCode.UNSUPPORTED_FORMAT, f"the image has pixels of kind {image.mode}")
     return image
 
 
 def displayable(image: Image.Image, bit_depth: int, icc_profile: bytes | None) -> Image.Image:
     """L, LA, RGB or RGBA in sRGB. Works on few pixels: call it on the thumbnail."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    if image.mode in ("I", "F"):
         image = eight_bits(image, bit_depth)
     if icc_profile:
-        converted = to_srgb(image, icc_profile)
+        converted = icc.to_srgb(image, icc_profile)
         if converted is not None:
             return converted
     if image.mode in ("L", "LA", "RGB", "RGBA"):
@@ -33,18 +45,15 @@ def displayable(image: Image.Image, bit_depth: int, icc_profile: bytes | None) -
 
 
 def eight_bits(image: Image.Image, bit_depth: int) -> Image.Image:
-    """Grey of more than 8 bits as L.
+    """Grey numbers (I or F) as L.
 
-    Whole numbers fill the range of their bit depth. Floats and 32-bit numbers have no agreed range: they are stretched
-    to the values that occur, unless those already lie in 0..1 or 0..255.
+    Whole numbers of up to 16 bits fill the range of their bit depth. Floats and 32-bit numbers have no agreed range:
+    they are stretched to the values that occur, unless those already lie in 0..1 or 0..255.
     """
-    if image.mode not in ("I", "F"):
-        top = float((1 << min(max(bit_depth, 9), 16)) - 1)
-        return _scaled(image.convert("I"), 0.0, top)
+    if image.mode == "I" and bit_depth <= 16:
+        return _scaled(image, 0.0, float((1 << bit_depth) - 1))
     extrema: Any = image.getextrema()
     low, high = float(extrema[0]), float(extrema[1])
-    if image.mode == "I" and low >= 0 and high <= 0xFFFF and bit_depth <= 16:
-        return _scaled(image, 0.0, 65535.0)
     if low >= 0 and high <= 1 and image.mode == "F":
         return _scaled(image, 0.0, 1.0)
     if low >= 0 and high <= 255:
@@ -57,31 +66,6 @@ def _scaled(image: Image.Image, low: float, high: float) -> Image.Image:
     scale = 255.0 / span if span > 0 else 0.0  # also false for NaN
     offset = -low * scale if scale else 0.0
     return image.convert("F").point(lambda value: value * scale + offset).convert("L")
-
-
-def to_srgb(image: Image.Image, icc_profile: bytes) -> Image.Image | None:
-    """The image in sRGB, or None where the profile cannot be used for it."""
-    from PIL import ImageCms
-
-    alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
-    grey = image.mode in ("L", "LA")
-    plain = image.convert("L" if grey else "RGB") if alpha else image
-    try:
-        converted = ImageCms.profileToProfile(
-            plain,
-            ImageCms.ImageCmsProfile(BytesIO(icc_profile)),
-            ImageCms.createProfile("sRGB"),
-            outputMode="RGB",
-        )
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None  # damaged, or made for other channels than the image has
-    if converted is None:
-        return None
-    if grey:
-        converted = converted.convert("L")
-    if alpha:
-        converted.putalpha(alpha)
-    return converted
 
 
 def on_white(image: Image.Image) -> Image.Image:

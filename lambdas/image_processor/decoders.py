@@ -108,14 +108,19 @@ def decoding(data: bytes, image_format: str) -> Iterator[None]:
         raise PipelineError(FailureCode.MEMORY_BUDGET, "decoding ran out of memory") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        code = FailureCode.TRUNCATED if _ends_early(data, image_format, reason) else FailureCode.CORRUPT
-        raise PipelineError(code, f"{image_format}: {reason:.200}") from error
+        raise PipelineError(_code(data, image_format, reason.lower()), f"{image_format}: {reason:.200}") from error
 
 
-def _ends_early(data: bytes, image_format: str, reason: str) -> bool:
+def _code(data: bytes, image_format: str, reason: str) -> FailureCode:
+    if "truncated" in reason or _ends_early(data, image_format):
+        return FailureCode.TRUNCATED
+    if "unsupported" in reason or "unknown pixel mode" in reason or "unknown compression" in reason:
+        return FailureCode.UNSUPPORTED_FORMAT
+    return FailureCode.CORRUPT
+
+
+def _ends_early(data: bytes, image_format: str) -> bool:
     """Whether a file that does not decode lacks its end."""
-    if "truncated" in reason.lower():
-        return True
     match image_format:
         case "JPEG":
             return b"\xff\xd9" not in data[-4096:]

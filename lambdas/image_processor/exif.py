@@ -4,17 +4,15 @@ Everything here was written by a stranger. Texts are cleaned and capped, numbers
 a field that cannot be read is left out. Pillow's names and types are of `Image.Exif`.
 """
 
-import contextlib
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from image_processor.settings import GpsPolicy
+from image_processor.text import clean
 
-MAX_TEXT = 256
 MAX_BYTES = 8000  # as ASCII JSON, the longest that a map of texts can get
 
 _EXIF_IFD = 0x8769
@@ -84,24 +82,6 @@ def read_exif(exif: Any, policy: GpsPolicy) -> dict[str, Any]:
     return bounded(fields)
 
 
-def text(value: Any) -> str | None:
-    """One line of visible text, or None.
-
-    Control, format (bidirectional, zero-width) and surrogate characters go. Pillow reads ASCII tags as Latin-1; many
-    cameras write UTF-8 there.
-    """
-    if isinstance(value, bytes):
-        value = value.decode("latin-1")
-    if not isinstance(value, str):
-        return None
-    value = value.split("\0", 1)[0][: 8 * MAX_TEXT]
-    with contextlib.suppress(UnicodeError):  # real Latin-1, or already beyond it
-        value = value.encode("latin-1").decode()
-    spaced = " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in value).split())
-    visible = "".join(c for c in spaced if unicodedata.category(c) not in ("Cf", "Cs", "Co", "Cn"))
-    return visible[:MAX_TEXT].strip() or None
-
-
 def number(value: Any) -> float | int | None:
     """A finite number of at most 9 significant digits, or None. Of several values the first."""
     if isinstance(value, tuple | list):
@@ -154,16 +134,16 @@ def _flash_fired(value: Any) -> bool | None:
 
 
 _MAIN_FIELDS: tuple[tuple[str, int, _Reader], ...] = (
-    ("make", 0x010F, text),
-    ("model", 0x0110, text),
-    ("software", 0x0131, text),
-    ("artist", 0x013B, text),
-    ("copyright", 0x8298, text),
-    ("imageDescription", 0x010E, text),
+    ("make", 0x010F, clean),
+    ("model", 0x0110, clean),
+    ("software", 0x0131, clean),
+    ("artist", 0x013B, clean),
+    ("copyright", 0x8298, clean),
+    ("imageDescription", 0x010E, clean),
     ("orientation", _ORIENTATION, whole),
 )
 _PHOTO_FIELDS: tuple[tuple[str, int, _Reader], ...] = (
-    ("lensModel", 0xA434, text),
+    ("lensModel", 0xA434, clean),
     ("exposureTime", 0x829A, seconds),
     ("fNumber", 0x829D, number),
     ("iso", 0x8827, whole),
@@ -188,13 +168,13 @@ def _put(fields: dict[str, Any], name: str, value: Any) -> None:
 
 def _put_time(fields: dict[str, Any], photo: Mapping[int, Any]) -> None:
     """dateTimeOriginal in ISO 8601. Without an offset it is the camera's local time, and `dateTimeIsLocal` says so."""
-    match = _TIME.match(text(photo.get(0x9003)) or "")
+    match = _TIME.match(clean(photo.get(0x9003)) or "")
     if match is None or not (match[1] >= "0001" and "01" <= match[2] <= "12" and "01" <= match[3] <= "31"):
         return
     year, month, day, hour, minute, second = match.groups()
     if not (hour <= "23" and minute <= "59" and second <= "60"):
         return
-    offset = text(photo.get(0x9011)) or ""
+    offset = clean(photo.get(0x9011)) or ""
     known = _OFFSET.match(offset) is not None
     fields["dateTimeOriginal"] = f"{year}-{month}-{day}T{hour}:{minute}:{second}{offset if known else ''}"
     if not known:
@@ -223,4 +203,4 @@ def _degrees(value: Any, reference: Any, negative: str, limit: int) -> float | N
     degrees: float = sum(part / 60**power for power, part in enumerate(parts) if part is not None)
     if degrees > limit:
         return None
-    return -degrees if (text(reference) or "").upper().startswith(negative) else degrees
+    return -degrees if (clean(reference) or "").upper().startswith(negative) else degrees

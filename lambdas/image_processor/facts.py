@@ -6,7 +6,10 @@ from typing import Any
 
 from PIL import Image
 
-from image_processor.exif import orientation, text
+from image_processor import icc
+from image_processor.exif import orientation
+from image_processor.frames import Frames
+from image_processor.text import clean
 from pipeline_contract.kinds import MIME_TYPES
 
 # Other names by which a format goes in a Content-Type.
@@ -37,6 +40,7 @@ class Header:
     orientation: int | None
     has_alpha: bool
     frame_count: int
+    duration_ms: float | None
     is_animated: bool
     is_progressive: bool
     bit_depth: int
@@ -45,26 +49,27 @@ class Header:
     icc_profile_name: str | None
 
 
-def read_header(image: Image.Image, data: bytes, image_format: str) -> Header:
-    frames = int(getattr(image, "n_frames", 1))
+def read_header(image: Image.Image, data: bytes, image_format: str, frames: Frames) -> Header:
+    profile = image.info.get("icc_profile") or None
     return Header(
         size=image.size,
         mode=image.mode,
         orientation=_orientation(image, image_format),
         has_alpha=image.has_transparency_data,
-        frame_count=frames,
-        is_animated=frames > 1 and image_format not in ("TIFF", "JPEG"),
+        frame_count=frames.count,
+        duration_ms=frames.duration_ms,
+        is_animated=frames.count > 1 and image_format not in ("TIFF", "HEIF"),
         is_progressive=image_format == "JPEG" and bool(image.info.get("progressive")),
         bit_depth=_bit_depth(image, data, image_format),
         dpi=_dpi(image.info.get("dpi")),
-        icc_profile=image.info.get("icc_profile") or None,
-        icc_profile_name=None,
+        icc_profile=profile,
+        icc_profile_name=icc.profile_name(profile) if profile else None,
     )
 
 
 def declared(content_type: str | None) -> str | None:
     """The Content-Type as it may be stored: without parameters, cleaned, lower case."""
-    return text((content_type or "").split(";", 1)[0].lower())
+    return clean((content_type or "").split(";", 1)[0].lower())
 
 
 def mismatch(content_type: str | None, image_format: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from image_processor import colour, facts, webp
-from image_processor.admission import admit_bytes, admit_image
+from image_processor.admission import MAX_GAP, admit_bytes, admit_image
 from image_processor.decoders import decoding, identify, open_image
 from image_processor.exif import orientation, read_exif
 from image_processor.progressive import without_unseen_scans
@@ -76,8 +76,8 @@ def render(data: bytes, declared_content_type: str | None, settings: ImageSettin
     image_format = identify(data)
     admit_bytes(data, image_format, settings)
     image = open_image(data, image_format)
-    admit_image(image, data, image_format, settings)
-    header = facts.read_header(image, data, image_format)
+    frames = admit_image(image, data, image_format, settings)
+    header = facts.read_header(image, data, image_format, frames)
 
     sizes = (settings.thumbnail_size, *settings.extra_sizes)
     started = time.perf_counter()
@@ -107,6 +107,7 @@ def render(data: bytes, declared_content_type: str | None, settings: ImageSettin
             is_progressive=header.is_progressive,
             is_animated=header.is_animated,
             bit_depth=header.bit_depth,
+            duration_ms=header.duration_ms,
             dpi=header.dpi,
             icc_profile=header.icc_profile_name,
             megapixels=round(width * height / 1e6, 2),
@@ -150,8 +151,7 @@ def _decode(image: Image.Image, data: bytes, image_format: str, target: tuple[in
 
 def _shrunk_on_load(image: Image.Image, data: bytes, target: tuple[int, int]) -> tuple[Image.Image, _Box | None]:
     """The JPEG set to be decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 that is enough for the target."""
-    # How near that may come to the target, measured: nearer is faster and softer, the more so on small thumbnails.
-    gap = 1.15 if max(target) <= 400 else 1.1
+    gap = MAX_GAP if max(target) <= 400 else 1.1
     wanted = math.ceil(target[0] * gap), math.ceil(target[1] * gap)
     width, height = image.size
     drafted = image.draft(None, wanted)
