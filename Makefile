@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PHOTOS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-fast lint format types bench docs clean
+.PHONY: help demo test test-fast test-runtime lint format types bench docs clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -29,6 +29,26 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory test-runtime
+
+# The functions run on python3.13 on AWS: where one is found, what tests them runs on it too.
+RUNTIME ?= $(shell for p in python3.13 $$HOME/.pyenv/versions/3.13.*/bin/python3.13; do \
+	$$p -c 'import venv, ensurepip' 2>/dev/null && command -v $$p && break; done)
+RUNTIME_TESTS = $(shell grep -L pipeline_cli tests/test_*.py | \
+	xargs grep -lE '^(from|import) (image_processor|db_writer|pipeline_contract)')
+
+test-runtime:
+ifeq ($(RUNTIME),)
+	@echo "python3.13 was not found: the functions were tested on $$($(BIN)/python --version) alone."
+else
+	@$(MAKE) --no-print-directory $(VENV)/runtime/.ready
+	$(VENV)/runtime/bin/pytest -q -m "not slow and not emulator and not terraform" $(RUNTIME_TESTS)
+endif
+
+$(VENV)/runtime/.ready: pyproject.toml constraints.txt
+	$(RUNTIME) -m venv $(VENV)/runtime
+	$(VENV)/runtime/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . pytest hypothesis moto
+	@touch $@
 
 # make test-fast   the tests that take seconds
 test-fast: $(VENV)/.dev
