@@ -14,6 +14,7 @@ locals {
     dynamodb_table_name           = aws_dynamodb_table.images.name
     image_processor_function_name = aws_lambda_function.image_processor.function_name
     db_writer_function_name       = aws_lambda_function.db_writer.function_name
+    upload_day_shards             = tostring(var.upload_day_shards)
     alarm_topic_arn               = one([for topic in aws_sns_topic.alarms : topic.arn])
     dashboard_url                 = one([for board in aws_cloudwatch_dashboard.this : "${local.console}/cloudwatch/home?region=${var.aws_region}#dashboards:name=${board.dashboard_name}"])
     logs_url                      = "${local.console}/cloudwatch/home?region=${var.aws_region}#logsV2:log-groups$3FlogGroupNameFilter$3D${urlencode(local.name_prefix)}"
@@ -93,6 +94,11 @@ output "image_processor_function_name" {
 output "db_writer_function_name" {
   description = "Function that writes metadata into the table."
   value       = local.outputs.db_writer_function_name
+}
+
+output "upload_day_shards" {
+  description = "Partitions over which one day's items are spread in UploadDateIndex."
+  value       = local.outputs.upload_day_shards
 }
 
 output "alarm_topic_arn" {

@@ -13,6 +13,7 @@ import typer
 from pipeline_cli import __version__
 from pipeline_cli.cli import App, Group
 from pipeline_cli.context import Context
+from pipeline_cli.deployment import forget_cached
 from pipeline_cli.errors import ExitCode, ImgpipeError, from_aws
 from pipeline_cli.output import Format, escape, to_json
 
@@ -25,7 +26,10 @@ COMMANDS = {
     "dlq": "dlq",
     "outputs": "outputs",
     "use": "use",
+    "open": "open",
     "build": "build",
+    "deploy": "deploy",
+    "destroy": "destroy",
     "local": "local",
 }
 
@@ -85,6 +89,8 @@ def run(args: Sequence[str], context: Context | None = None) -> int:
     except Exception as error:  # noqa: BLE001  # the boundary: nothing gets past it
         known = from_aws(error)
         if known is not None:
+            if known.exit_code is ExitCode.CONFIGURATION:
+                forget_cached(context.environ)  # what SSM said may be of a deployment that is gone
             return _report(context, known.code, known.message, known.hint, known.exit_code)
         return _bug(context, error)
     if result == ExitCode.INTERRUPTED:

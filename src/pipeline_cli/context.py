@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pipeline_cli.aws import Clients
-from pipeline_cli.deployment import Deployment, find
+from pipeline_cli.deployment import Deployment, Parameters, find
 from pipeline_cli.errors import UsageError
 from pipeline_cli.output import Format, Renderer, escape
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+# They choose the account, and so what a deployment's name means.
+_ACCOUNT_VARIABLES = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
 
 
 @dataclass(slots=True)
@@ -75,7 +78,13 @@ class Context:
 
     @cached_property
     def deployment(self) -> Deployment:
-        return find(self.options.deployment, environ=self.environ, directory=Path.cwd())
+        return find(self.options.deployment, environ=self.environ, directory=Path.cwd(), parameters=self.parameters)
+
+    @property
+    def parameters(self) -> Parameters:
+        """What deployments have written about themselves in the account of --profile and --region."""
+        scope = (self.options.profile, self.options.region, *map(self.environ.get, _ACCOUNT_VARIABLES))
+        return Parameters(self._parameter, "/".join(part or "" for part in scope), self.now, self.environ)
 
     @cached_property
     def clients(self) -> Clients:
@@ -84,6 +93,23 @@ class Context:
             region=self.options.region or self.deployment.region,
             endpoint_url=self.deployment.endpoint_url,
         )
+
+    def account_clients(self, region: str | None = None) -> Clients:
+        """Clients of an account, whatever deployments it holds."""
+        return Clients(profile=self.options.profile, region=region or self.options.region)
+
+    @property
+    def tool_environ(self) -> dict[str, str]:
+        """The environment of programs that talk to AWS themselves, so that they use the same account."""
+        profile = {"AWS_PROFILE": self.options.profile} if self.options.profile else {}
+        return {**self.environ, **profile}
+
+    def _parameter(self, name: str) -> str | None:
+        ssm = self.account_clients().ssm
+        try:
+            return ssm.get_parameter(Name=name)["Parameter"]["Value"]
+        except ssm.exceptions.ParameterNotFound:
+            return None
 
     def note(self, text: str) -> None:
         """A line on stderr, unless --quiet."""

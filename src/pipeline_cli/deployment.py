@@ -4,17 +4,21 @@ Every source yields the same document, in the shape of `terraform output -json`:
 `{"upload_bucket_name": {"value": "..."}, ...}`.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline_cli.errors import ConfigurationError
-from pipeline_cli.paths import config_home, data_home
+from pipeline_cli.paths import cache_home, config_home, data_home
 
 LOCAL = "local"
+CACHED_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +99,72 @@ class Deployment:
         return value
 
 
-def find(name: str | None, *, environ: Mapping[str, str] = os.environ, directory: Path) -> Deployment:
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The outputs documents that deployments keep in SSM, as `/imgpipe/<name_prefix>/outputs`.
+
+    `read` gives a parameter's value, None where there is none. Answers are kept for ten minutes, by `scope`: the same
+    name may be another deployment in another account or region.
+    """
+
+    read: Callable[[str], str | None]
+    scope: str
+    now: Callable[[], float]
+    environ: Mapping[str, str]
+
+    def find(self, name: str) -> Deployment | None:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            return None  # no name of a parameter
+        source = f"/imgpipe/{name}/outputs"
+        digest = hashlib.sha256(f"{self.scope}\0{name}".encode()).hexdigest()[:16]
+        file = _cache(self.environ) / f"{digest}.json"
+        text = self._cached(file)
+        if text is None:
+            text = self.read(source)
+            if text is None:
+                return None
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        try:
+            return Deployment(name, source, values(json.loads(text), source))
+        except ValueError as error:
+            raise ConfigurationError(f"{source} is not JSON: {error}", code="OUTPUTS_UNREADABLE") from error
+
+    def _cached(self, file: Path) -> str | None:
+        try:
+            age = self.now() - file.stat().st_mtime
+            return file.read_text() if 0 <= age < CACHED_SECONDS else None
+        except FileNotFoundError:
+            return None
+
+
+def forget_cached(environ: Mapping[str, str]) -> None:
+    """What SSM said is asked again: something that it named was not there."""
+    shutil.rmtree(_cache(environ), ignore_errors=True)
+
+
+def _cache(environ: Mapping[str, str]) -> Path:
+    return cache_home(environ) / "deployments"
+
+
+def find(
+    name: str | None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    directory: Path,
+    parameters: Parameters | None = None,
+) -> Deployment:
     """The deployment to talk to: `name` (-d), IMGPIPE_OUTPUTS, IMGPIPE_DEPLOYMENT, `imgpipe use`, or a `terraform/`
     folder from `directory` upward, in this order.
 
     ConfigurationError when there is none, or when the one named cannot be read.
     """
     if name:
-        return named(name, environ=environ)
+        return named(name, environ=environ, parameters=parameters)
     if outputs := environ.get("IMGPIPE_OUTPUTS"):
         return from_file(Path(outputs))
     if chosen := environ.get("IMGPIPE_DEPLOYMENT") or used(environ):
-        return named(chosen, environ=environ)
+        return named(chosen, environ=environ, parameters=parameters)
     for folder in (directory, *directory.parents):
         if (found := _from_terraform(folder / "terraform")) is not None:
             return found
@@ -119,17 +177,22 @@ def find(name: str | None, *, environ: Mapping[str, str] = os.environ, directory
     )
 
 
-def named(name: str, *, environ: Mapping[str, str]) -> Deployment:
-    """A deployment by its name: `local`, or one that was deployed or registered from this machine."""
+def named(name: str, *, environ: Mapping[str, str], parameters: Parameters | None = None) -> Deployment:
+    """A deployment by its name: `local`, one that this machine knows, or one that the account's SSM knows."""
     if name == LOCAL:
         return local(environ)
     record = registered(environ).get(name)
-    if record is None:
-        known = ", ".join([LOCAL, *sorted(registered(environ))])
-        raise ConfigurationError(
-            f"There is no deployment {name}.", f"Known: {known}. See imgpipe use --list.", code="NO_DEPLOYMENT"
-        )
-    return from_file(Path(record), name=name)
+    if record is not None:
+        return from_file(Path(record), name=name)
+    if parameters is not None and (found := parameters.find(name)) is not None:
+        return found
+    known = ", ".join([LOCAL, *registered(environ)])
+    asked = "" if parameters is None else f" The AWS account has no parameter /imgpipe/{name}/outputs either."
+    raise ConfigurationError(
+        f"There is no deployment {name}.{asked}",
+        f"Known on this machine: {known}. See: imgpipe use",
+        code="NO_DEPLOYMENT",
+    )
 
 
 def local(environ: Mapping[str, str]) -> Deployment:
@@ -172,14 +235,28 @@ def register(name: str, document: Mapping[str, Any], environ: Mapping[str, str])
     file.write_text(json.dumps(document, indent=2) + "\n")
 
 
+def forget(name: str, environ: Mapping[str, str]) -> None:
+    """The deployment is gone."""
+    (config_home(environ) / "deployments" / f"{name}.json").unlink(missing_ok=True)
+    if used(environ) == name:
+        (config_home(environ) / "use").unlink(missing_ok=True)
+    forget_cached(environ)
+
+
 def from_file(file: Path, *, name: str = "", endpoint_url: str | None = None) -> Deployment:
     """The deployment that an outputs document describes."""
     try:
-        document = json.loads(file.read_text())
-    except OSError as error:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"The outputs document cannot be read: {error}", code="OUTPUTS_UNREADABLE") from error
+    try:
+        document = _from_text(text) or json.loads(text)
     except ValueError as error:
-        raise ConfigurationError(f"{file} is not JSON: {error}", code="OUTPUTS_UNREADABLE") from error
+        raise ConfigurationError(
+            f"{file} is not JSON: {error}",
+            "Write it with: terraform output -json > outputs.json",
+            code="OUTPUTS_UNREADABLE",
+        ) from error
     outputs = values(document, str(file))
     return Deployment(name or outputs.get("name_prefix") or file.stem, str(file), outputs, endpoint_url)
 
@@ -196,6 +273,21 @@ def values(document: Any, source: str) -> dict[str, str]:
         name: str(entry["value"])
         for name, entry in document.items()
         if isinstance(entry, Mapping) and entry.get("value") is not None
+    }
+
+
+def _from_text(text: str) -> dict[str, Any]:
+    """The document in what `terraform output` prints without -json: `name = "value"` on each line; empty if it is not.
+
+    Outputs that are no text are left out: imgpipe has none.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    matches = [re.fullmatch(r'(\w+)\s*=\s*(?:"(.*)"|(.*))', line) for line in lines]
+    # HCL escapes as JSON does, and $ and % of a template by doubling them.
+    return {
+        match[1]: {"value": json.loads(f'"{match[2]}"').replace("$${", "${").replace("%%{", "%{")}
+        for match in matches
+        if match is not None and match[2] is not None
     }
 
 

@@ -271,6 +271,7 @@ run "the_outputs_document_says_what_the_outputs_say" {
       dynamodb_table_name           = output.dynamodb_table_name
       image_processor_function_name = output.image_processor_function_name
       db_writer_function_name       = output.db_writer_function_name
+      upload_day_shards             = output.upload_day_shards
       alarm_topic_arn               = output.alarm_topic_arn
       dashboard_url                 = output.dashboard_url
       logs_url                      = output.logs_url

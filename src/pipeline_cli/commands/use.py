@@ -23,7 +23,8 @@ def use(
     """
     context: Context = ctx.obj
     if name:
-        found = deployments.named(name, environ=context.environ)
+        deployments.forget_cached(context.environ)
+        found = deployments.named(name, environ=context.environ, parameters=context.parameters)
         deployments.use(name, context.environ)
         context.note(f"Commands talk to {found.describe()} from now on.")
         return
