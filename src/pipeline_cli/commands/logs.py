@@ -17,7 +17,9 @@ app = App()
 
 DEFAULT_SINCE = "10m"
 _STYLES = {"ERROR": "red", "CRITICAL": "bold red", "FATAL": "bold red", "WARNING": "yellow", "WARN": "yellow"}
-_SAID = {"level", "timestamp", "time", "requestId", "imageId", "service", "logger", "function_request_id"}
+# What the line shows already, or what says little to people: ids, and the metrics that ride on the line (EMF).
+_SAID = {"level", "event", "requestId", "imageId", "messageId", "bucket", "eventName", "sequencer"}
+_SAID |= {"_aws", "FunctionName", "Processed", "Failed", "Code", "Bytes", "DecodeMs"}
 COLUMNS = (
     Column("time", "Time"),
     Column("function", "Function"),

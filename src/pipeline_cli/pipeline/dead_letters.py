@@ -36,7 +36,7 @@ class DeadLetter:
     """One message of a dead-letter queue.
 
     `message` is the reason; `code` and `class_` are None where the message does not tell (then the log does).
-    `record` is the S3 record that image_processor is invoked with again, `metadata_body` what goes back to the
+    `records` are the S3 records that image_processor is invoked with again, `metadata_body` is what goes back to the
     metadata queue; a redrive has one of them. `receives` counts how often the message was received, lists included.
     """
 
@@ -56,13 +56,13 @@ class DeadLetter:
     redrives: int
     request_id: str | None
     hint: str | None
-    record: Mapping[str, Any] | None
+    records: tuple[Mapping[str, Any], ...]
     metadata_body: str | None
     raw: Mapping[str, Any]  # as SQS gave it
 
     @property
     def redrivable(self) -> bool:
-        return self.record is not None or self.metadata_body is not None
+        return bool(self.records) or self.metadata_body is not None
 
 
 def dead_letter(raw: Mapping[str, Any], queue: Stage) -> DeadLetter:
@@ -83,7 +83,7 @@ def dead_letter(raw: Mapping[str, Any], queue: Stage) -> DeadLetter:
 
 
 def _failure_entry(raw: Mapping[str, Any], queue: Stage, entry: FailureEntry) -> DeadLetter:
-    record: Mapping[str, Any] | None = None
+    records: tuple[Mapping[str, Any], ...] = ()
     metadata_body: str | None = None
     original = entry.original
     if entry.original_truncated:
@@ -91,10 +91,10 @@ def _failure_entry(raw: Mapping[str, Any], queue: Stage, entry: FailureEntry) ->
     elif entry.stage is Stage.DB_WRITER and original is not None:
         metadata_body = original if isinstance(original, str) else json.dumps(original, separators=(",", ":"))
     elif isinstance(original, Mapping) and _events({"Records": [original]}):
-        record = original
+        records = (original,)
     # An original that was cut or lost: the source says as much, and the processor makes everything else again.
-    if record is None and metadata_body is None and entry.source is not None:
-        record = record_of(entry.source)
+    if not records and metadata_body is None and entry.source is not None:
+        records = (record_of(entry.source),)
     return _letter(
         raw,
         queue,
@@ -103,13 +103,13 @@ def _failure_entry(raw: Mapping[str, Any], queue: Stage, entry: FailureEntry) ->
         entry.code,
         entry.message,
         failure_class=entry.class_,
-        source=entry.source or _source(record),
+        source=entry.source or _source(records),
         image_id=entry.image_id,
         failed_at=_time(entry.failed_at),
         attempts=entry.attempts,
         request_id=entry.request_id,
         hint=entry.hint,
-        record=record,
+        records=records,
         metadata_body=metadata_body,
     )
 
@@ -132,8 +132,7 @@ def _invocation_record(raw: Mapping[str, Any], queue: Stage, value: Mapping[str,
         failed_at=_time(value.get("timestamp")),
         attempts=attempts if isinstance(attempts, int) else None,
         request_id=_text(context.get("requestId")),
-        # S3 puts one record into an event ("Event message structure"); more than one is not ours.
-        record=records[0] if found and isinstance(records, list) and len(records) == 1 else None,
+        records=tuple(records) if found and isinstance(records, list) else (),
     )
 
 
@@ -174,7 +173,7 @@ def _letter(
     attempts: int | None = None,
     request_id: str | None = None,
     hint: str | None = None,
-    record: Mapping[str, Any] | None = None,
+    records: tuple[Mapping[str, Any], ...] = (),
     metadata_body: str | None = None,
 ) -> DeadLetter:
     sent = datetime.fromtimestamp(_number(raw, "SentTimestamp") / 1000, UTC)
@@ -192,10 +191,10 @@ def _letter(
         failed_at=failed_at or sent,
         attempts=attempts,
         receives=_number(raw, "ApproximateReceiveCount"),
-        redrives=_redrives(raw, record),
+        redrives=_redrives(raw, records),
         request_id=request_id,
         hint=hint or (code.hint if code else None),
-        record=record,
+        records=records,
         metadata_body=metadata_body,
         raw=raw,
     )
@@ -254,8 +253,8 @@ def _events(payload: Any) -> list[ObjectEvent]:
         return []
 
 
-def _source(record: Mapping[str, Any] | None) -> Source | None:
-    found = _events({"Records": [record]}) if record else []
+def _source(records: tuple[Mapping[str, Any], ...]) -> Source | None:
+    found = _events({"Records": list(records)})
     return found[0].source if found else None
 
 
@@ -264,8 +263,8 @@ def _is_flat_metadata(value: Mapping[str, Any]) -> bool:
     return "imageId" in value or "image_id" in value
 
 
-def _redrives(raw: Mapping[str, Any], record: Mapping[str, Any] | None) -> int:
-    inside = record.get(REDRIVES) if record else None
+def _redrives(raw: Mapping[str, Any], records: tuple[Mapping[str, Any], ...]) -> int:
+    inside = records[0].get(REDRIVES) if records else None
     if isinstance(inside, int) and not isinstance(inside, bool):
         return max(0, inside)
     attribute = (raw.get("MessageAttributes") or {}).get(REDRIVES) or {}

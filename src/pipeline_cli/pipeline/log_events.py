@@ -7,8 +7,8 @@ a tail that moves its cursor to the newest timestamp loses events for good. This
 - asks again for everything that it still remembers once a minute, and once more at the end;
 - remembers the id of every event as long as it may ask for it again, and yields each id once.
 
-So an event is yielded exactly once when it becomes readable at most RETAIN - SWEEP_EVERY seconds after its timestamp
-(or before the end, if that comes first).
+So an event is yielded exactly once if it becomes readable before the end, and at most RETAIN - SWEEP_EVERY seconds
+(less the time that a look takes) after its timestamp.
 """
 
 import heapq
@@ -48,7 +48,8 @@ class LogEvent:
 
     @property
     def failed(self) -> bool:
-        return self.level in ("ERROR", "CRITICAL", "FATAL")
+        """An error, or an image's failure (which a handler that did its work logs as a warning, with its code)."""
+        return self.level in ("ERROR", "CRITICAL", "FATAL") or self.code is not None
 
 
 @dataclass(slots=True)

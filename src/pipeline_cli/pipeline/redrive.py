@@ -145,12 +145,12 @@ def _one_batch(
 def _send(sqs: "SQSClient", targets: Targets, letters: Sequence[DeadLetter]) -> dict[str, str]:
     """Sends each message to where it failed; returns the ids of those not accepted, with the reason."""
     refused: dict[str, str] = {}
-    images = [letter for letter in letters if letter.record is not None]
+    images = [letter for letter in letters if letter.records]
     with ThreadPoolExecutor(INVOKES_AT_ONCE) as pool:
         for letter, reason in zip(images, pool.map(lambda one: _invoke(targets, one), images), strict=True):
             if reason is not None:
                 refused[letter.message_id] = reason
-    for batch, entries in _metadata_batches([letter for letter in letters if letter.record is None]):
+    for batch, entries in _metadata_batches([letter for letter in letters if not letter.records]):
         refused |= _send_metadata(sqs, targets.metadata_queue_url, batch, entries)
     return refused
 
@@ -158,12 +158,12 @@ def _send(sqs: "SQSClient", targets: Targets, letters: Sequence[DeadLetter]) -> 
 def _invoke(targets: Targets, letter: DeadLetter) -> str | None:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    record = {**(letter.record or {}), REDRIVES: letter.redrives + 1}
+    records = [{**record, REDRIVES: letter.redrives + 1} for record in letter.records]
     try:
         answer = targets.lambda_.invoke(
             FunctionName=targets.processor_function,
             InvocationType="Event",
-            Payload=json.dumps({"Records": [record]}, separators=(",", ":")).encode(),
+            Payload=json.dumps({"Records": records}, separators=(",", ":")).encode(),
         )
     except (ClientError, BotoCoreError) as error:
         return str(error)
@@ -229,11 +229,13 @@ def attributes(raw: Mapping[str, Any], redrives: int | None = None) -> dict[str,
 
 def _fingerprint(letter: DeadLetter) -> str:
     """What a message asks for, whatever brought it here: a message that comes back has the same."""
-    if letter.record is not None:
-        asked = json.dumps({name: value for name, value in letter.record.items() if name != REDRIVES}, sort_keys=True)
-    else:
-        asked = json.dumps(json.loads(letter.metadata_body or "null"), sort_keys=True)
-    return hashlib.sha256(asked.encode()).hexdigest()
+    asked: Any = [{name: record[name] for name in record if name != REDRIVES} for record in letter.records]
+    if not asked:
+        try:
+            asked = json.loads(letter.metadata_body or "")
+        except ValueError:
+            asked = letter.metadata_body
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
