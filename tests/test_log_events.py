@@ -56,7 +56,7 @@ def test_a_tail_yields_every_event_exactly_once(made: list[Line], cuts: bool) ->
     tally = Tally()
     events = list(
         follow(
-            service,  # type: ignore[arg-type]
+            service,
             GROUPS,
             since=START,
             now=clock.now,
@@ -75,9 +75,7 @@ def test_ctrl_c_ends_a_tail_with_a_last_look(made: list[Line], after: int) -> No
     clock.interrupt_at = START + after
     tally = Tally()
     service = LogService(clock, made)
-    events = list(
-        follow(service, GROUPS, since=START, now=clock.now, sleep=clock.sleep, tally=tally)  # type: ignore[arg-type]
-    )
+    events = list(follow(service, GROUPS, since=START, now=clock.now, sleep=clock.sleep, tally=tally))
     assert tally.interrupted
     met = said(events)
     assert met == met & expected(made)  # none that is not there, none twice
@@ -89,7 +87,7 @@ def test_a_history_is_in_order_and_whole(made: list[Line]) -> None:
     clock = Clock()
     clock.time = START + 100_000
     service = LogService(clock, made)
-    events = list(history(service, GROUPS, since=START, until=START + 700))  # type: ignore[arg-type]
+    events = list(history(service, GROUPS, since=START, until=START + 700))
     assert said(events) == expected(made)
     assert [event.time for event in events] == sorted(event.time for event in events)
 
@@ -99,16 +97,14 @@ def test_an_answer_that_is_cut_without_a_token_is_asked_for_again(monkeypatch: p
     made = [Line(at=number // 3 / 10, readable=0, message=str(number % 2)) for number in range(100)]
     clock = Clock()
     clock.time = START + 100
-    events = list(history(LogService(clock, made, cuts=True), GROUPS, since=START, until=START + 50))  # type: ignore[arg-type]
+    events = list(history(LogService(clock, made, cuts=True), GROUPS, since=START, until=START + 50))
     assert said(events) == expected(made)
 
 
 def test_it_ends_when_nothing_came_for_a_while() -> None:
     clock = Clock()
     service = LogService(clock, [Line(1, 1), Line(4, 9), Line(60, 60)])
-    events = list(
-        follow(service, GROUPS, since=START, now=clock.now, sleep=clock.sleep, until_idle=10)  # type: ignore[arg-type]
-    )
+    events = list(follow(service, GROUPS, since=START, now=clock.now, sleep=clock.sleep, until_idle=10))
     assert [event.time.timestamp() - START for event in events] == [1, 4]
     assert 18 < clock.time - START < 25
 
@@ -121,7 +117,7 @@ def test_the_overlap_widens_with_the_lateness_that_it_meets_and_narrows_again() 
     service = LogService(clock, late + prompt)
     events = list(
         follow(
-            service,  # type: ignore[arg-type]
+            service,
             GROUPS,
             since=START,
             now=clock.now,
@@ -140,7 +136,7 @@ def test_a_stream_whose_clock_is_ahead_does_not_hide_the_others() -> None:
     made = [Line(5_000, 1, event_id="ahead"), *(Line(n, n + 1, event_id=f"{n}") for n in range(2, 60))]
     events = list(
         follow(
-            LogService(clock, made),  # type: ignore[arg-type]
+            LogService(clock, made),
             GROUPS,
             since=START,
             now=clock.now,
@@ -160,7 +156,7 @@ def test_a_group_that_does_not_exist_yet_is_empty_until_it_does() -> None:
         if clock.time > START + 5:
             service.groups = ("/aws/lambda/p", "/aws/lambda/w")
 
-    events = follow(service, GROUPS, since=START, now=clock.now, sleep=sleep, until_idle=10)  # type: ignore[arg-type]
+    events = follow(service, GROUPS, since=START, now=clock.now, sleep=sleep, until_idle=10)
     assert [event.function for event in events] == ["processor", "writer"]
 
 
@@ -179,9 +175,9 @@ def test_the_lines_of_an_image_include_those_of_its_invocations() -> None:
     clock = Clock()
     clock.time = START + 100
     service = LogService(clock, made)
-    found = list(about(service, GROUPS, IMAGE, since=START, until=START + 50))  # type: ignore[arg-type]
+    found = list(about(service, GROUPS, IMAGE, since=START, until=START + 50))
     assert [event.message for event in found] == [made[0].message, own, made[3].message]
-    tailed = list(filter(OfImage(IMAGE), history(service, GROUPS, since=START, until=START + 50)))  # type: ignore[arg-type]
+    tailed = list(filter(OfImage(IMAGE), history(service, GROUPS, since=START, until=START + 50)))
     assert [event.message for event in tailed] == [own, made[3].message]  # a tail cannot know what START is about
 
 

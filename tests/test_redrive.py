@@ -41,10 +41,10 @@ def service(kinds: list[str], *, seed: int = 0, faults: float = 0.0) -> QueueSer
 
 
 def run(sqs: QueueService, file: Path, selection: Selection | None = None, **settings: Any) -> list[Redriven]:
-    targets = Targets(sqs, "processor", METADATA)  # type: ignore[arg-type]
+    targets = Targets(sqs, "processor", METADATA)
     return list(
         redrive(
-            sqs,  # type: ignore[arg-type]
+            sqs,
             QUEUES,
             targets,
             selection or Selection(),
@@ -97,7 +97,7 @@ def test_no_message_is_lost_and_what_left_the_queue_was_accepted_and_archived(
 
 def test_a_list_reads_all_and_leaves_all_visible() -> None:
     sqs = service(["timeout", "corrupt", "raw", "nonsense"] * 30)
-    listing = read(sqs, QUEUES)  # type: ignore[arg-type]
+    listing = read(sqs, QUEUES)
     assert len(listing.letters) == 120
     assert listing.elsewhere == 0
     assert len(sqs.visible(IMAGE_DLQ)) + len(sqs.visible(METADATA_DLQ)) == 120
@@ -106,7 +106,7 @@ def test_a_list_reads_all_and_leaves_all_visible() -> None:
 def test_a_list_says_when_somebody_else_holds_messages() -> None:
     sqs = service(["timeout", "timeout", "timeout"])
     sqs.queues[IMAGE_DLQ][0].hidden_until = 1e9
-    listing = read(sqs, QUEUES)  # type: ignore[arg-type]
+    listing = read(sqs, QUEUES)
     assert (len(listing.letters), listing.elsewhere) == (2, 1)
 
 
@@ -118,9 +118,9 @@ def test_messages_are_visible_again_after_an_interrupt() -> None:
             raise KeyboardInterrupt
         return QueueService.receive_message(sqs, **request)
 
-    sqs.receive_message = interrupted  # type: ignore[method-assign]
+    sqs.receive_message = interrupted
     with pytest.raises(KeyboardInterrupt):
-        read(sqs, QUEUES[:1])  # type: ignore[arg-type]
+        read(sqs, QUEUES[:1])
     assert len(sqs.visible(IMAGE_DLQ)) == 30
 
 
@@ -135,7 +135,7 @@ def test_a_message_that_fails_again_at_once_is_not_redriven_in_a_circle(tmp_path
         sqs.queues[IMAGE_DLQ].append(Message(f"back{len(sqs.invoked)}", body))
         return answer
 
-    sqs.invoke = failing  # type: ignore[method-assign]
+    sqs.invoke = failing
     steps = run(sqs, tmp_path / "a.jsonl")
     assert len(sqs.invoked) == 3
     assert sorted(step.action for step in steps) == [Action.REDRIVEN] * 3 + [Action.RETURNED] * 3
@@ -189,9 +189,9 @@ def test_only_what_is_selected_goes(tmp_path: Path) -> None:
 def test_the_rate_is_kept(tmp_path: Path) -> None:
     slept: list[float] = []
     sqs = service(["timeout"] * 30)
-    targets = Targets(sqs, "processor", METADATA)  # type: ignore[arg-type]
+    targets = Targets(sqs, "processor", METADATA)
     archive = Archive(tmp_path / "a.jsonl", 0)
-    steps = list(redrive(sqs, QUEUES, targets, Selection(), archive=archive, sleep=slept.append, rate=5))  # type: ignore[arg-type]
+    steps = list(redrive(sqs, QUEUES, targets, Selection(), archive=archive, sleep=slept.append, rate=5))
     assert len(steps) == 30
     assert sum(slept) == pytest.approx(6)
 

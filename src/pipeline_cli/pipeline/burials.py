@@ -1,15 +1,12 @@
 """The dead letters of images that somebody waits for."""
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline_cli.pipeline.dead_letter_queues import Queue, counts, read
 from pipeline_cli.pipeline.dead_letters import DeadLetter, Shape
 from pipeline_cli.pipeline.outcomes import Dead
-from pipeline_contract.codec import decode
-from pipeline_contract.events import Source, object_event
-from pipeline_contract.failures import FailureClass, FailureCode, PipelineError, Stage
+from pipeline_contract.failures import FailureClass, FailureCode, Stage
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -45,7 +42,7 @@ class Burials:
 
 def dead_of(letter: DeadLetter) -> Dead | None:
     """What a dead letter says of an upload; None when it names no image."""
-    source = _source(letter)
+    source = letter.source
     image = letter.image_id or (source.image_id if source else None)
     if image is None:
         return None
@@ -63,14 +60,3 @@ def dead_of(letter: DeadLetter) -> Dead | None:
             and letter.class_ is FailureClass.PERMANENT
         ),
     )
-
-
-def _source(letter: DeadLetter) -> Source | None:
-    try:
-        if letter.record is not None:
-            return object_event(letter.record).source
-        if letter.metadata_body is not None:
-            return decode(Source, json.loads(letter.metadata_body)["source"])
-    except (PipelineError, ValueError, KeyError, TypeError):
-        return None  # a message that nobody can read names no upload
-    return None

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from pipeline_contract.codec import loads_object
+from pipeline_contract.codec import decode, loads_object
 from pipeline_contract.events import ObjectEvent, Source, object_events
 from pipeline_contract.failures import FailureClass, FailureCode, PipelineError, Stage, parse_error_text
 from pipeline_contract.messages import FAILURE_SCHEMA, METADATA_SCHEMA, FailureEntry, schema_of
@@ -47,8 +47,7 @@ class DeadLetter:
     class_: FailureClass | None
     code: FailureCode | None
     message: str
-    bucket: str | None
-    key: str | None
+    source: Source | None
     image_id: str | None
     failed_at: datetime
     attempts: int | None
@@ -59,6 +58,14 @@ class DeadLetter:
     records: tuple[Mapping[str, Any], ...]
     metadata_body: str | None
     raw: Mapping[str, Any]  # as SQS gave it
+
+    @property
+    def bucket(self) -> str | None:
+        return self.source.bucket if self.source else None
+
+    @property
+    def key(self) -> str | None:
+        return self.source.key if self.source else None
 
     @property
     def redrivable(self) -> bool:
@@ -137,10 +144,6 @@ def _invocation_record(raw: Mapping[str, Any], queue: Stage, value: Mapping[str,
 
 
 def _metadata(raw: Mapping[str, Any], queue: Stage, value: Mapping[str, Any]) -> DeadLetter:
-    source = value.get("source")
-    bucket, key = (source.get("bucket"), source.get("key")) if isinstance(source, Mapping) else (None, None)
-    if not isinstance(source, Mapping):
-        bucket, key = value.get("bucket"), value.get("originalKey") or value.get("original_key")
     receives = _number(raw, "ApproximateReceiveCount")
     return _letter(
         raw,
@@ -150,7 +153,7 @@ def _metadata(raw: Mapping[str, Any], queue: Stage, value: Mapping[str, Any]) ->
         None,
         "db_writer failed on it each time it was delivered; its log says why",
         failure_class=FailureClass.TRANSIENT,
-        source=Source(bucket, key) if isinstance(bucket, str) and isinstance(key, str) else None,
+        source=_metadata_source(value),
         image_id=_text(value.get("imageId")),
         attempts=receives,
         metadata_body=str(raw["Body"]),
@@ -185,8 +188,7 @@ def _letter(
         class_=code.failure_class if code else failure_class,
         code=code,
         message=message,
-        bucket=source.bucket if source else None,
-        key=source.key if source else None,
+        source=source,
         image_id=image_id or (source.image_id if source else None),
         failed_at=failed_at or sent,
         attempts=attempts,
@@ -256,6 +258,13 @@ def _events(payload: Any) -> list[ObjectEvent]:
 def _source(records: tuple[Mapping[str, Any], ...]) -> Source | None:
     found = _events({"Records": list(records)})
     return found[0].source if found else None
+
+
+def _metadata_source(value: Mapping[str, Any]) -> Source | None:
+    try:
+        return decode(Source, value["source"]) if "source" in value else None
+    except PipelineError:
+        return None
 
 
 def _is_flat_metadata(value: Mapping[str, Any]) -> bool:
