@@ -99,7 +99,7 @@ def _name(context: Context, given: Mapping[str, Any]) -> str:
 def _region(context: Context, given: Mapping[str, Any], workplace: "Workplace") -> str:
     """The region of the deployment; a deployment does not move."""
     region = given.get("aws_region") or workplace.variables().get("aws_region") or context.options.region
-    region = region or context.account_clients().session.region_name
+    region = region or context.account_clients().session.get_config_variable("region")
     if not region:
         raise ConfigurationError("No AWS region is set.", "Name it: imgpipe --region eu-central-1 deploy")
     return str(region)
