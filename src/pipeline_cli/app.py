@@ -24,6 +24,7 @@ COMMANDS = {
     "meta": "meta",
     "logs": "logs",
     "dlq": "dlq",
+    "reconcile": "reconcile",
     "outputs": "outputs",
     "use": "use",
     "open": "open",

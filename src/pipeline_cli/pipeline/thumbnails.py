@@ -79,9 +79,17 @@ def stored(s3: "S3Client", bucket: str, prefix: str = THUMBNAIL_PREFIX) -> Itera
     """The thumbnails in the bucket, by key."""
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         for entry in page.get("Contents", []):
-            if match := _NAME.fullmatch(entry["Key"]):
-                pixels = int(match[2]) if match[2] else None
-                yield Stored(entry["Key"], match[1], pixels, entry["Size"], entry["LastModified"])
+            if (one := stored_of(entry)) is not None:
+                yield one
+
+
+def stored_of(entry: Mapping[str, Any]) -> Stored | None:
+    """An entry of the bucket's listing; None when it is not named like a thumbnail."""
+    match = _NAME.fullmatch(entry["Key"])
+    if match is None:
+        return None
+    pixels = int(match[2]) if match[2] else None
+    return Stored(entry["Key"], match[1], pixels, entry["Size"], entry["LastModified"])
 
 
 def of_image(s3: "S3Client", bucket: str, image: str) -> list[Stored]:

@@ -1,0 +1,38 @@
+"""What `reconcile` and `reprocess` share: where the images are, the plan in words, a line of progress."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pipeline_cli.context import Context
+from pipeline_cli.moments import age
+
+if TYPE_CHECKING:
+    from pipeline_cli.pipeline.listings import Stores
+    from pipeline_cli.pipeline.repair import Estimate
+
+
+def stores_of(context: Context) -> "Stores":
+    from pipeline_cli.pipeline.listings import Stores
+
+    deployment, clients = context.deployment, context.clients
+    return Stores(clients.s3, clients.dynamodb, deployment.upload_bucket, deployment.thumbnail_bucket, deployment.table)
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def in_words(plan: "Estimate") -> str:
+    """`3 invocations, about 1s and $0.01`."""
+    deletes = f", {count(plan.thumbnails_deleted, 'image')} without its thumbnails" if plan.thumbnails_deleted else ""
+    cost = f"${plan.usd:,.2f}" if plan.usd >= 0.01 else "less than a cent"
+    return f"{count(plan.invocations, 'invocation')}{deletes}, about {age(math.ceil(plan.seconds))}, {cost}"
+
+
+@contextmanager
+def status(context: Context) -> Iterator[Callable[[str], None]]:
+    """A line that changes, on a terminal; elsewhere nothing."""
+    with context.console.status("") as line:
+        yield line.update
