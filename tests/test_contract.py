@@ -171,7 +171,7 @@ def test_foreign_error_texts_are_not_codes() -> None:
 @pytest.mark.parametrize(
     ("key", "content_type", "claims"),
     [("a.JPG", None, True), ("a.txt", "image/png", True), ("a.txt", "text/plain", False), ("jpg", None, False),
-     ("a/.jpg", None, False), ("x.heic", "binary/octet-stream", True)],
+     ("a/.jpg", None, False), ("a.jpg/", None, False), ("x.heic", "binary/octet-stream", True)],
 )  # fmt: skip
 def test_what_claims_to_be_an_image(key: str, content_type: str | None, claims: bool) -> None:
     assert claims_to_be_image(key, content_type) is claims

@@ -1,7 +1,5 @@
 """Which objects claim to be images, and what their first bytes say they are."""
 
-from pathlib import PurePosixPath
-
 # Format names as Pillow spells them.
 EXTENSIONS = {
     "jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG",
@@ -30,7 +28,9 @@ def claims_to_be_image(key: str, content_type: str | None) -> bool:
     """Whether its extension or its content type says image. What does not is ignored, not failed."""
     if (content_type or "").strip().lower().startswith("image/"):
         return True
-    return PurePosixPath(key).suffix[1:].lower() in EXTENSIONS
+    # Not pathlib, which keeps every name that it has seen: this is asked of each key of a bucket.
+    stem, _, extension = key.rpartition("/")[2].rpartition(".")
+    return bool(stem) and extension.lower() in EXTENSIONS
 
 
 def sniff(head: bytes) -> str | None:
