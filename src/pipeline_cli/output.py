@@ -147,6 +147,11 @@ class Renderer:
         """One line of data, as it is: the caller has made it safe."""
         self._stream.write(text + "\n")
 
+    def separate(self) -> None:
+        """An empty line between two records, where people read."""
+        if self.format is Format.TABLE:
+            self._stream.write("\n")
+
     def binary(self, data: bytes) -> None:
         """Bytes of a file, for a pipe; UsageError on a terminal."""
         if self.interactive:

@@ -1,25 +1,22 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import StrEnum
 
 import typer
 
 from pipeline_cli.cli import App
+from pipeline_cli.commands.log_lines import print_lines
 from pipeline_cli.context import Context
 from pipeline_cli.errors import ExitCode, UsageError
 from pipeline_cli.moments import HELP as MOMENT
 from pipeline_cli.moments import duration, moment
-from pipeline_cli.output import Column, Format, escape, to_json
+from pipeline_cli.output import Column, Format
 from pipeline_cli.pipeline import log_events
-from pipeline_cli.pipeline.log_events import Group, LogEvent, OfImage, Tally
+from pipeline_cli.pipeline.log_events import Group, OfImage, Tally
 from pipeline_cli.pipeline.references import reference
 
 app = App()
 
 DEFAULT_SINCE = "10m"
-_STYLES = {"ERROR": "red", "CRITICAL": "bold red", "FATAL": "bold red", "WARNING": "yellow", "WARN": "yellow"}
-# What the line shows already, or what says little to people: ids, and the metrics that ride on the line (EMF).
-_SAID = {"level", "event", "requestId", "imageId", "messageId", "bucket", "eventName", "sequencer"}
-_SAID |= {"_aws", "FunctionName", "Processed", "Failed", "Code", "Bytes", "DecodeMs"}
 COLUMNS = (
     Column("time", "Time"),
     Column("function", "Function"),
@@ -92,7 +89,7 @@ def logs(
         events = filter(OfImage(wanted), events)
     if errors:
         events = (event for event in events if event.failed)
-    shown = _lines(context, events) if context.out.format is Format.TABLE else context.out.rows(events, COLUMNS)
+    shown = print_lines(context, events) if context.out.format is Format.TABLE else context.out.rows(events, COLUMNS)
     if following:
         context.note(f"{tally.events} events, {tally.late} came late, {tally.swept} found by the last look.")
         if tally.interrupted:
@@ -126,37 +123,3 @@ def _flushing(context: Context) -> Callable[[float], None]:
         context.sleep(seconds)
 
     return sleep
-
-
-def _lines(context: Context, events: Iterable[LogEvent]) -> int:
-    """One line per event for people; the day where it changes."""
-    from rich.text import Text
-
-    console, count, day = context.out.console, 0, None
-    for event in events:
-        count += 1
-        if event.time.date() != day:
-            day = event.time.date()
-            console.print(Text(f"{day} UTC", style="dim"))
-        line = Text()
-        line.append(f"{event.time:%H:%M:%S}.{event.time.microsecond // 1000:03d} ", style="dim")
-        line.append(f"{event.function:<9} ", style="cyan" if event.function == Which.PROCESSOR else "magenta")
-        if event.level:
-            line.append(f"{event.level:<5} ", style=_STYLES.get(event.level, ""))
-        line.append(escape(summary(event)))
-        console.print(line, soft_wrap=True)
-    return count
-
-
-def summary(event: LogEvent) -> str:
-    """The line in a few words: a JSON line's message and its further fields as name=value."""
-    if not event.fields:
-        return event.message
-    rest = dict(event.fields)
-    said = next((str(rest.pop(name)) for name in ("message", "msg", "event") if rest.get(name)), "")
-    details = (
-        f"{name}={value if isinstance(value, str) else to_json(value)}"
-        for name, value in rest.items()
-        if name not in _SAID and value is not None
-    )
-    return " ".join([said, *details]).strip()

@@ -157,7 +157,7 @@ def _metadata(raw: Mapping[str, Any], queue: Stage, value: Mapping[str, Any]) ->
         image_id=_text(value.get("imageId")),
         attempts=receives,
         metadata_body=str(raw["Body"]),
-        hint="See why: imgpipe dlq show --id ...; then redrive.",
+        hint=f"See why: imgpipe dlq show --id {str(raw.get('MessageId', ''))[:8]}; then redrive.",
     )
 
 
@@ -227,6 +227,17 @@ def _reason(context: Mapping[str, Any], answer: Any) -> tuple[FailureCode, str]:
     if _NO_IMPORT.search(shown):
         return FailureCode.IMPORT_ERROR, shown
     return FailureCode.UNEXPECTED, shown or condition or "no reason given"
+
+
+def original(letter: DeadLetter) -> Any:
+    """What the message is about, as plain data where it can be read: the S3 records, the metadata, or the body."""
+    if letter.records:
+        return list(letter.records)
+    body = letter.metadata_body if letter.metadata_body is not None else str(letter.raw.get("Body", ""))
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body
 
 
 def record_of(source: Source) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def about(
     The server filters, so that a long history costs little.
     """
     speaking = list(history(logs, groups, since=since, until=until, pattern=f'"{image_id}"'))
-    found = {event.event_id: event for event in speaking}
+    found: dict[str, LogEvent] = {}
     by_function = {group.function: group for group in groups}
     for function, request_id in dict.fromkeys((event.function, event.request_id) for event in speaking):
         if request_id is None:
@@ -114,6 +114,7 @@ def about(
         for event in history(logs, [by_function[function]], since=since, until=until, pattern=f'"{request_id}"'):
             if event.image_id in (None, image_id):
                 found[event.event_id] = event
+    found |= {event.event_id: event for event in speaking}
     yield from sorted(found.values(), key=_order)
 
 

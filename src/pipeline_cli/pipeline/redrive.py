@@ -7,7 +7,6 @@ takes duplicates for what they are.
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -238,24 +237,12 @@ def _fingerprint(letter: DeadLetter) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """How many messages met which fate."""
+def native_move(sqs: "SQSClient", dlq_url: str, rate: float | None) -> str:
+    """Starts SQS's own move of a whole dead-letter queue to its source; returns the task's handle.
 
-    redriven: int
-    refused: int
-    failed: int
-    taken: int
-    returned: int
-    duplicates: int
-
-    @classmethod
-    def of(cls, counted: Counter[Action]) -> "Summary":
-        return cls(
-            counted[Action.REDRIVEN] + counted[Action.DUPLICATE],
-            counted[Action.REFUSED],
-            counted[Action.FAILED],
-            counted[Action.TAKEN],
-            counted[Action.RETURNED],
-            counted[Action.DUPLICATE],
-        )
+    SQS moves at most 500 messages a second, and not from a queue that gets failed asynchronous invokes.
+    """
+    arn = sqs.get_queue_attributes(QueueUrl=dlq_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    if rate is None:
+        return sqs.start_message_move_task(SourceArn=arn)["TaskHandle"]
+    return sqs.start_message_move_task(SourceArn=arn, MaxNumberOfMessagesPerSecond=max(1, round(rate)))["TaskHandle"]

@@ -1,0 +1,119 @@
+"""What the dlq commands share: the selection, the queues, the columns."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from pipeline_cli.context import Context
+from pipeline_cli.moments import HELP as MOMENT
+from pipeline_cli.moments import age, moment
+from pipeline_cli.output import Column
+from pipeline_cli.paths import data_home
+from pipeline_cli.pipeline import dead_letter_queues
+from pipeline_cli.pipeline.dead_letter_queues import Listing, Queue, Selection
+from pipeline_cli.pipeline.expressions import expression
+from pipeline_cli.pipeline.log_events import Group
+from pipeline_contract.failures import FailureClass, FailureCode, Stage
+
+_CLASS_STYLES = {"PERMANENT": "red", "TRANSIENT": "yellow", "CONFIG": "magenta"}
+KEY = Column("key", "Image", show=lambda key: str(key or "?"))
+CLASS = Column("class", "Class", style=lambda name: _CLASS_STYLES.get(str(name), ""))
+CODE = Column("code", "Reason", show=lambda code: str(code or "?"))
+STAGE = Column("stage", "Stage")
+MESSAGE = Column("messageId", "Message", show=lambda name: str(name)[:8])
+
+
+def _options(
+    stage: Stage = typer.Option(None, case_sensitive=False, help="Of one function."),
+    code: FailureCode = typer.Option(None, case_sensitive=False, metavar="CODE", help="CORRUPT, TIMEOUT ..."),
+    failure_class: FailureClass = typer.Option(None, "--class", case_sensitive=False, help="Of one class."),
+    key: str = typer.Option(None, metavar="GLOB", help="Whose image key fits."),
+    since: str = typer.Option(None, metavar="TIME", help=f"Failed at or after: {MOMENT}"),
+    where: str = typer.Option(None, metavar="EXPR", help='A condition on fields: "attempts > 2".'),
+    ids: list[str] = typer.Option(
+        None, "--id", metavar="ID", help="Message or image id, or its beginning; repeatable."
+    ),
+) -> None:
+    """The options that select dead letters, for Typer to read."""
+
+
+def selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of a selection; it gets what they mean as its argument `selection`."""
+    options = inspect.signature(_options).parameters
+
+    @functools.wraps(command)
+    def wrapper(ctx: typer.Context, **given: Any) -> None:
+        chosen = {name: given.pop(name) for name in options}
+        command(ctx, selection=_selection(ctx.obj, **chosen), **given)
+
+    own = [one for name, one in inspect.signature(command).parameters.items() if name != "selection"]
+    first, *rest = own
+    wrapper.__signature__ = inspect.Signature([first, *options.values(), *rest])  # type: ignore[attr-defined]
+    annotations = {**_options.__annotations__, **command.__annotations__}
+    wrapper.__annotations__ = {name: kind for name, kind in annotations.items() if name != "selection"}
+    return wrapper
+
+
+def _selection(
+    context: Context,
+    *,
+    stage: Stage | None,
+    code: FailureCode | None,
+    failure_class: FailureClass | None,
+    key: str | None,
+    since: str | None,
+    where: str | None,
+    ids: list[str] | None,
+) -> Selection:
+    return Selection(
+        stage=stage,
+        code=code,
+        class_=failure_class,
+        key=key,
+        ids=frozenset(ids or ()),
+        since=moment(since, context.now()) if since else None,
+        where=expression(where) if where else None,
+    )
+
+
+def queues(context: Context) -> list[Queue]:
+    deployment = context.deployment
+    return [
+        Queue(Stage.IMAGE_PROCESSOR, deployment.image_dlq_url),
+        Queue(Stage.DB_WRITER, deployment.metadata_dlq_url),
+    ]
+
+
+def groups(context: Context) -> list[Group]:
+    deployment = context.deployment
+    return [
+        Group("processor", deployment.log_group(deployment.processor_function)),
+        Group("writer", deployment.log_group(deployment.writer_function)),
+    ]
+
+
+def read(context: Context, selection: Selection, limit: int | None = None) -> Listing:
+    listing = dead_letter_queues.read(context.clients.sqs, queues(context), selection, limit=limit)
+    if listing.elsewhere:
+        context.note(f"{messages(listing.elsewhere)} more: somebody else is reading them just now.")
+    return listing
+
+
+def archive_file(context: Context, action: str) -> Path:
+    """Where a safety copy goes when the operator names no file: a new file each time."""
+    stamp = datetime.fromtimestamp(context.now(), UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    return data_home(context.environ) / "archives" / context.deployment.name / f"{action}-{stamp}.jsonl"
+
+
+def messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count} messages"
+
+
+def ago(context: Context) -> Callable[[Any], str]:
+    now = context.now()
+    return lambda at: age(now - datetime.fromisoformat(str(at)).timestamp())
