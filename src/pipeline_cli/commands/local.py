@@ -35,7 +35,7 @@ def up(
     imgpipe -d local upload photo.jpg --wait
     """
     from pipeline_cli.local import starting
-    from pipeline_cli.local.instance import Home, Running
+    from pipeline_cli.local.instance import Home, LocalError, Running
     from pipeline_cli.local.supervisor import supervise
 
     context: Context = ctx.obj
@@ -67,9 +67,8 @@ def up(
         context.note("Stopped. What it stored is kept.")
         raise
     if code:
-        from pipeline_cli.local.instance import LocalError
-
         raise LocalError(f"The emulator ended unexpectedly (exit code {code}).", f"See {home.log}", code="LOCAL_DIED")
+    context.note("Stopped. What it stored is kept.")
 
 
 @app.command()

@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline_cli.local.adaptations import BACKGROUND, AdaptationError, apply_all
+from pipeline_cli.local.adaptations import BACKGROUND, AdaptationError, apply_all, async_invoke
 from pipeline_cli.local.adaptations.state import save_pending
 
 SOCKET_VARIABLE = "IMGPIPE_LOCAL_SOCKET"  # file descriptor of the listening socket
@@ -75,7 +75,7 @@ async def _serve(settings: Settings) -> None:
     await serve(serving, config, shutdown_trigger=stopped)
     for task in beside:
         task.cancel()
-    save_pending()
+    save_pending(async_invoke.queue.pending())
 
 
 def _stop_workers() -> None:

@@ -9,7 +9,10 @@ from pipeline_cli.local.adaptations import (
     alarms,
     async_invoke,
     batch_failures,
+    error_type,
     event_source,
+    log_filter,
+    message_move,
     queue_lock,
     queue_metrics,
     state,
@@ -18,7 +21,19 @@ from pipeline_cli.local.adaptations.original import AdaptationError, require_ver
 
 __all__ = ["AdaptationError", "apply_all"]
 
-ADAPTATIONS = (queue_lock, async_invoke, batch_failures, event_source, queue_metrics, alarms, alarm_fields, state)
+ADAPTATIONS = (
+    queue_lock,
+    async_invoke,
+    batch_failures,
+    event_source,
+    error_type,
+    message_move,
+    queue_metrics,
+    alarms,
+    alarm_fields,
+    log_filter,
+    state,
+)
 BACKGROUND = (queue_metrics.background, state.background)  # what runs beside the server
 
 

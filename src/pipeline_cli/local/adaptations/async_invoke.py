@@ -3,7 +3,7 @@
 ministack starts a thread and often a process for each, all at once, and counts a throttle as a failed attempt: a burst
 of uploads drowns the machine or ends in the dead-letter queue. Here N workers take them in turn; a throttled one goes
 back without having been tried; a failed one is tried again as often as the function's `MaximumRetryAttempts` says,
-after a second and then two (AWS: one minute and then two); what failed for good goes where the function's
+after half a second and then one (AWS: one minute and then two); what failed for good goes where the function's
 `OnFailure` destination says, in the shape of an invocation record.
 https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
 """
@@ -25,7 +25,7 @@ from typing import Any
 from pipeline_cli.local.adaptations.original import original
 
 WORKERS_VARIABLE = "IMGPIPE_LOCAL_WORKERS"
-RETRY_SECONDS = 1.0  # before the first retry; doubled before the next
+RETRY_SECONDS = 0.5  # before the first retry; doubled before the next
 THROTTLED_SECONDS = 0.2
 DEFAULT_RETRIES = 2
 DEFAULT_MAX_AGE_SECONDS = 21_600
