@@ -38,7 +38,9 @@ class Clients:
         # botocore makes the same clients as boto3, which adds resources and transfers and 50 ms of start-up.
         from botocore.session import Session
 
-        session = Session(profile=self._profile)
+        # The user's AWS_PROFILE says nothing about the emulator, and may name one that is not there.
+        own = {"profile": (None, None, None, None)} if self.endpoint_url else None
+        session = Session(session_vars=own, profile=self._profile)
         if self._region:
             session.set_config_variable("region", self._region)
         if self.endpoint_url:
@@ -101,4 +103,5 @@ class Clients:
             retries={"mode": "standard", "max_attempts": 5},
             max_pool_connections=50,
             user_agent_extra=f"imgpipe/{__version__}",
+            proxies={} if self.endpoint_url else None,  # the emulator is on this machine
         )
