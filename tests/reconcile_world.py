@@ -23,9 +23,10 @@ class Function:
     waiting: list[dict[str, Any]] = field(default_factory=list)
     seen: list[dict[str, Any]] = field(default_factory=list)
     refuse: bool = False
+    environment: dict[str, str] = field(default_factory=lambda: {"THUMBNAIL_SIZE": "100"})
 
     def get_function_configuration(self, FunctionName: str) -> dict[str, Any]:  # noqa: N803
-        return {"MemorySize": 1769, "Environment": {"Variables": {"THUMBNAIL_SIZE": "100"}}}
+        return {"MemorySize": 1769, "Environment": {"Variables": self.environment}}
 
     def invoke(self, FunctionName: str, InvocationType: str, Payload: bytes) -> dict[str, Any]:  # noqa: N803
         assert (FunctionName, InvocationType) == ("processor", "Event")

@@ -25,6 +25,7 @@ COMMANDS = {
     "logs": "logs",
     "dlq": "dlq",
     "reconcile": "reconcile",
+    "reprocess": "reprocess",
     "outputs": "outputs",
     "use": "use",
     "open": "open",

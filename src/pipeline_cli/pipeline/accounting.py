@@ -261,7 +261,7 @@ def _compare_thumbnails(image: Image, item: ItemState, current: Current, source:
         and (one.modified < current.modified or (size is not None and size != one.bytes))
     )
     extra = tuple(key for key in stored if key not in wanted)
-    own = source if item.status is Status.FAILED else _own_event(item, source)
+    own = source if item.status is Status.FAILED else own_event(item, source)
     for kind, keys, detail in (
         (Kind.MISSING_THUMBNAIL, missing, "its item names it and it is not there"),
         (Kind.STALE_THUMBNAIL, stale, "it is not the one that its item tells of"),
@@ -272,7 +272,7 @@ def _compare_thumbnails(image: Image, item: ItemState, current: Current, source:
     return None
 
 
-def _own_event(item: ItemState, source: Source) -> Source:
+def own_event(item: ItemState, source: Source) -> Source:
     """The item's own event again, so that it keeps its place in the order of events.
 
     Not where the event came after the upload (an older version became current again): then looking decides once more.

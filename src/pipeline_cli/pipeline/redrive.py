@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline_cli.pipeline.archives import Archive
 from pipeline_cli.pipeline.dead_letter_queues import Held, Queue, Selection, holding, receive
 from pipeline_cli.pipeline.dead_letters import REDRIVES, DeadLetter
+from pipeline_cli.pipeline.invocations import invoke
 from pipeline_contract.failures import FailureClass
 
 if TYPE_CHECKING:
@@ -155,19 +156,8 @@ def _send(sqs: "SQSClient", targets: Targets, letters: Sequence[DeadLetter]) -> 
 
 
 def _invoke(targets: Targets, letter: DeadLetter) -> str | None:
-    from botocore.exceptions import BotoCoreError, ClientError
-
     records = [{**record, REDRIVES: letter.redrives + 1} for record in letter.records]
-    try:
-        answer = targets.lambda_.invoke(
-            FunctionName=targets.processor_function,
-            InvocationType="Event",
-            Payload=json.dumps({"Records": records}, separators=(",", ":")).encode(),
-        )
-    except (ClientError, BotoCoreError) as error:
-        return str(error)
-    status = answer["StatusCode"]
-    return None if status == 202 else f"Lambda answered {status}"
+    return invoke(targets.lambda_, targets.processor_function, records)
 
 
 MAX_BATCH_BYTES = 256 * 1024  # SQS: of a batch, in every region

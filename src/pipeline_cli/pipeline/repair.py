@@ -4,7 +4,6 @@ Nothing else is told of an image: the handler looks at the object itself, so a r
 does no harm. Only objects of the upload bucket are ever named, so what the pipeline puts out is never taken in.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pipeline_cli.errors import ImgpipeError
 from pipeline_cli.pipeline.accounting import Disagreement, Repair
 from pipeline_cli.pipeline.checkpoint import Work
 from pipeline_cli.pipeline.dead_letters import record_of
+from pipeline_cli.pipeline.invocations import invoke
 from pipeline_cli.pipeline.listings import Stores
 from pipeline_cli.pipeline.metadata import get_many
 from pipeline_contract.events import Source
@@ -105,19 +105,6 @@ def estimate(invocations: int, thumbnails: int, memory_mb: int, rate: float) -> 
     return Estimate(invocations, thumbnails, (invocations + thumbnails) / rate, invocations * each)
 
 
-def invoke(lambda_: "LambdaClient", function: str, record: Mapping[str, Any]) -> str | None:
-    """Invokes image_processor asynchronously with one record; None when Lambda has taken it, else why not."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    payload = json.dumps({"Records": [record]}, separators=(",", ":")).encode()
-    try:
-        answer = lambda_.invoke(FunctionName=function, InvocationType="Event", Payload=payload)
-    except (ClientError, BotoCoreError) as error:
-        return str(error)
-    status = answer["StatusCode"]
-    return None if status == 202 else f"Lambda answered {status}"
-
-
 def carry_out(
     work: Iterable[Work],
     lambda_: "LambdaClient",
@@ -160,7 +147,7 @@ def _carry_out(
 ) -> str | None:
     """None when it was accepted, else why not."""
     if work.record is not None:
-        return invoke(lambda_, function, work.record)
+        return invoke(lambda_, function, [work.record])
     if work.image_id in known:
         return None  # an item has come: the thumbnail is no orphan any more
     return _delete(stores, work.thumbnails)
