@@ -24,6 +24,7 @@ from pipeline_contract.kinds import MIME_TYPES
 from pipeline_contract.messages import ImageFacts
 
 JPEG_QUALITY = 85
+OPTIMIZED_SIDE = 400  # beyond, fitted Huffman tables take 7 % of all time for 1 to 3 % of the bytes
 WEBP_QUALITY = 80
 WEBP_METHOD = 2  # less than half the time of the default 4, for 3 % more bytes
 
@@ -203,7 +204,7 @@ def _encode(image: Image.Image, kind: ThumbnailFormat) -> bytes:
     if kind is ThumbnailFormat.JPEG:
         image = colour.on_white(image)
         image.info = {}  # comment, EXIF, XMP, ICC: Pillow would write some of what it read
-        image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=max(image.size) <= OPTIMIZED_SIDE)
     else:
         image.info = {}
         image.save(buffer, "WEBP", quality=WEBP_QUALITY, method=WEBP_METHOD)
