@@ -1,5 +1,6 @@
 """From any mode a decoder gives to what a screen shows: 8-bit grey or RGB, in sRGB, with or without alpha."""
 
+import math
 from typing import Any
 
 from PIL import Image
@@ -31,10 +32,29 @@ def resizable(image: Image.Image) -> Image.Image:
     return image
 
 
-def displayable(image: Image.Image, bit_depth: int, icc_profile: bytes | None) -> Image.Image:
+def value_range(image: Image.Image, bit_depth: int) -> tuple[float, float] | None:
+    """Which values of a decoded image are black and white; None for the usual 0 and 255.
+
+    Whole numbers of up to 16 bits fill the range of their bit depth. Floats and 32-bit numbers have no agreed range:
+    it is that of the values that occur, unless those already lie in 0..1 or 0..255.
+    """
+    if image.mode not in ("I", "F"):
+        return None
+    if image.mode == "I" and bit_depth <= 16:
+        return 0.0, float((1 << bit_depth) - 1)
+    extrema: Any = image.getextrema()
+    low, high = float(extrema[0]), float(extrema[1])
+    if low >= 0 and high <= 1 and image.mode == "F":
+        return 0.0, 1.0
+    if low >= 0 and high <= 255:
+        return 0.0, 255.0
+    return low, high
+
+
+def displayable(image: Image.Image, values: tuple[float, float] | None, icc_profile: bytes | None) -> Image.Image:
     """L, LA, RGB or RGBA in sRGB. Works on few pixels: call it on the thumbnail."""
-    if image.mode in ("I", "F"):
-        image = eight_bits(image, bit_depth)
+    if values is not None:
+        image = _scaled(image, *values)
     if icc_profile:
         converted = icc.to_srgb(image, icc_profile)
         if converted is not None:
@@ -44,26 +64,9 @@ def displayable(image: Image.Image, bit_depth: int, icc_profile: bytes | None) -
     return image.convert("RGB")
 
 
-def eight_bits(image: Image.Image, bit_depth: int) -> Image.Image:
-    """Grey numbers (I or F) as L.
-
-    Whole numbers of up to 16 bits fill the range of their bit depth. Floats and 32-bit numbers have no agreed range:
-    they are stretched to the values that occur, unless those already lie in 0..1 or 0..255.
-    """
-    if image.mode == "I" and bit_depth <= 16:
-        return _scaled(image, 0.0, float((1 << bit_depth) - 1))
-    extrema: Any = image.getextrema()
-    low, high = float(extrema[0]), float(extrema[1])
-    if low >= 0 and high <= 1 and image.mode == "F":
-        return _scaled(image, 0.0, 1.0)
-    if low >= 0 and high <= 255:
-        return _scaled(image, 0.0, 255.0)
-    return _scaled(image, low, high)
-
-
 def _scaled(image: Image.Image, low: float, high: float) -> Image.Image:
     span = high - low
-    scale = 255.0 / span if span > 0 else 0.0  # also false for NaN
+    scale = 255.0 / span if 0 < span < math.inf else 0.0  # NaN and infinities: black
     offset = -low * scale if scale else 0.0
     return image.convert("F").point(lambda value: value * scale + offset).convert("L")
 

@@ -100,7 +100,17 @@ def _bit_depth(image: Image.Image, data: bytes, image_format: str) -> int:
         if isinstance(bits, tuple) and bits and isinstance(bits[0], int):
             return bits[0]
         return bits if isinstance(bits, int) else 1  # 1 is the default (TIFF 6.0, section 8)
-    return _BIT_DEPTHS.get(image.mode, 8)
+    if image_format == "AVIF":
+        return _avif_bit_depth(data)
+    depth = image.info.get("bit_depth")  # HEIF
+    return depth if isinstance(depth, int) else _BIT_DEPTHS.get(image.mode, 8)
+
+
+def _avif_bit_depth(data: bytes) -> int:
+    """AV1 Codec ISO Media File Format Binding, section 2.3: two flags in the third byte of av1C."""
+    at = data.find(b"av1C", 0, 65536)
+    flags = data[at + 6] if 0 <= at < len(data) - 6 else 0
+    return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
 
 
 def _dpi(value: Any) -> float | None:

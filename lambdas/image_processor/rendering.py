@@ -66,10 +66,14 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    """`box` is the part of `image` that is picture: a JPEG shrunk by 8 may end in a fraction of a pixel."""
+    """`box` is the part of `image` that is picture: a JPEG shrunk by 8 may end in a fraction of a pixel.
+
+    `values` are its black and white, where they are not 0 and 255.
+    """
 
     image: Image.Image
-    box: _Box | None
+    box: _Box | None = None
+    values: tuple[float, float] | None = None
 
 
 def render(data: bytes, declared_content_type: str | None, settings: ImageSettings) -> Rendered:
@@ -82,7 +86,7 @@ def render(data: bytes, declared_content_type: str | None, settings: ImageSettin
 
     sizes = (settings.thumbnail_size, *settings.extra_sizes)
     started = time.perf_counter()
-    decoded = _decode(image, data, image_format, fit(image.size, max(sizes)))
+    decoded = _decode(image, data, image_format, fit(image.size, max(sizes)), header.bit_depth)
     decode_ms = (time.perf_counter() - started) * 1000
 
     turn = header.orientation or _late_orientation(image)
@@ -139,15 +143,16 @@ def _nearest(exact: float, error: Any) -> int:
     return min(low, max(1, math.ceil(exact)), key=error)
 
 
-def _decode(image: Image.Image, data: bytes, image_format: str, target: tuple[int, int]) -> _Decoded:
+def _decode(image: Image.Image, data: bytes, image_format: str, target: tuple[int, int], bit_depth: int) -> _Decoded:
     box = None
     with decoding(data, image_format):
         if image_format == "JPEG":
             image, box = _shrunk_on_load(image, data, target)
         if image_format == "WEBP" and (shrunk := webp.decode(data, target)) is not None:
-            return _Decoded(shrunk, None)
+            return _Decoded(shrunk)
         image.load()
-        return _Decoded(colour.resizable(image), box)
+        filterable = colour.resizable(image)
+        return _Decoded(filterable, box, colour.value_range(filterable, bit_depth))
 
 
 def _shrunk_on_load(image: Image.Image, data: bytes, target: tuple[int, int]) -> tuple[Image.Image, _Box | None]:
@@ -183,7 +188,7 @@ def _thumbnail(
     settings: ImageSettings,
 ) -> RenderedThumbnail:
     image = decoded.image.resize(target, Image.Resampling.LANCZOS, box=decoded.box, reducing_gap=2.0)
-    image = colour.displayable(image, header.bit_depth, header.icc_profile)
+    image = colour.displayable(image, decoded.values, header.icc_profile)
     if transpose is not None:
         image = image.transpose(transpose)
     kind = settings.thumbnail_format
