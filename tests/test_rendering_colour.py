@@ -5,7 +5,7 @@ from io import BytesIO
 import pytest
 from PIL import Image, ImageCms
 
-from image_processor import icc, webp
+from image_processor import icc, libwebp
 from image_processor.rendering import Rendered, render
 from image_processor.settings import ImageSettings, ThumbnailFormat
 
@@ -163,7 +163,7 @@ def test_webp_by_either_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     def both(data: bytes) -> tuple[Rendered, Rendered]:
         first = render(data, None, ImageSettings())
         with monkeypatch.context() as patched:
-            patched.setattr(webp, "library", lambda: None)
+            patched.setattr(libwebp, "library", lambda: None)
             return first, render(data, None, ImageSettings())
 
     noise = Image.effect_noise((150, 100), 90).resize((1500, 1000), Image.Resampling.BICUBIC)
@@ -181,14 +181,14 @@ def test_webp_by_either_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
             assert direct.facts == through_pillow.facts
 
 
-@pytest.mark.skipif(webp.library() is None, reason="Pillow without a libwebp of its own")
+@pytest.mark.skipif(libwebp.library() is None, reason="Pillow without a libwebp of its own")
 def test_webp_is_shrunk_while_it_is_decoded() -> None:
     data = encoded(Image.effect_noise((2000, 1000), 50).convert("RGB"), "WEBP", method=0)
-    decoded = webp.decode(data, (200, 100))
+    decoded = libwebp.decode(data, (200, 100))
     assert decoded is not None
     assert decoded.size == (400, 200)
     frames = encoded(Image.new("RGB", (64, 64)), "WEBP", save_all=True, append_images=[Image.new("RGB", (64, 64), 9)])
-    assert webp.decode(frames, (32, 32)) is None
+    assert libwebp.decode(frames, (32, 32)) is None
 
 
 @pytest.mark.parametrize("kind", list(ThumbnailFormat))

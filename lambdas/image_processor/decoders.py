@@ -5,7 +5,6 @@ bytes choose the one plugin that is imported and asked.
 """
 
 import importlib
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -99,9 +98,7 @@ def open_image(data: bytes, image_format: str) -> Image.Image:
 def decoding(data: bytes, image_format: str) -> Iterator[None]:
     """Around calls into a decoder: whatever it raises on hostile bytes becomes TRUNCATED, CORRUPT or MEMORY_BUDGET."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a decoder's doubts about a file it can read are nobody's business
-            yield
+        yield
     except PipelineError:
         raise
     except MemoryError as error:

@@ -105,7 +105,7 @@ def whole(value: Any) -> int | None:
 def seconds(value: Any) -> str | None:
     """An exposure time as photographers write it: 1/250, 0.8, 30."""
     found = number(value)
-    if found is None or found <= 0 or found > 1e6:
+    if found is None or not 1e-6 <= found <= 1e6:
         return None
     if found <= 0.3:
         return f"1/{round(1 / found)}"

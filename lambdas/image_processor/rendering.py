@@ -7,6 +7,7 @@ thumbnail size, where they cost nothing.
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from image_processor import colour, facts, webp
+from image_processor import colour, facts
 from image_processor.admission import MAX_GAP, admit_bytes, admit_image
 from image_processor.decoders import decoding, identify, open_image
 from image_processor.exif import orientation, read_exif
@@ -78,6 +79,12 @@ class _Decoded:
 
 def render(data: bytes, declared_content_type: str | None, settings: ImageSettings) -> Rendered:
     """Thumbnails and facts of an image; PipelineError with a permanent code where there can be none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Pillow thinks of a stranger's EXIF would only fill the log
+        return _render(data, declared_content_type, settings)
+
+
+def _render(data: bytes, declared_content_type: str | None, settings: ImageSettings) -> Rendered:
     image_format = identify(data)
     admit_bytes(data, image_format, settings)
     image = open_image(data, image_format)
@@ -148,8 +155,11 @@ def _decode(image: Image.Image, data: bytes, image_format: str, target: tuple[in
     with decoding(data, image_format):
         if image_format == "JPEG":
             image, box = _shrunk_on_load(image, data, target)
-        if image_format == "WEBP" and (shrunk := webp.decode(data, target)) is not None:
-            return _Decoded(shrunk)
+        if image_format == "WEBP":
+            from image_processor import libwebp
+
+            if (shrunk := libwebp.decode(data, target)) is not None:
+                return _Decoded(shrunk)
         image.load()
         filterable = colour.resizable(image)
         return _Decoded(filterable, box, colour.value_range(filterable, bit_depth))
@@ -205,12 +215,14 @@ def _thumbnail(
 
 
 def _encode(image: Image.Image, kind: ThumbnailFormat) -> bytes:
-    buffer = BytesIO()
     if kind is ThumbnailFormat.JPEG:
         image = colour.on_white(image)
-        image.info = {}  # comment, EXIF, XMP, ICC: Pillow would write some of what it read
-        image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=max(image.size) <= OPTIMIZED_SIDE)
+        options: dict[str, Any] = {"quality": JPEG_QUALITY, "optimize": max(image.size) <= OPTIMIZED_SIDE}
     else:
-        image.info = {}
-        image.save(buffer, "WEBP", quality=WEBP_QUALITY, method=WEBP_METHOD)
+        options = {"quality": WEBP_QUALITY, "method": WEBP_METHOD}
+    image.info = {}  # comment, EXIF, XMP, ICC: Pillow would write some of what it read
+    buffer = BytesIO()
+    # By a name rather than a format, Pillow loads the one plugin that is needed, not the five usual ones.
+    buffer.name = f"thumbnail.{kind.extension}"
+    image.save(buffer, **options)
     return buffer.getvalue()
