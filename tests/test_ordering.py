@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler_world import UPLOADS, jpeg
+from handler_world import UPLOADS, World, jpeg, world
 from platform_model import Platform
 
 GOOD = [jpeg(color, (24, 16)) for color in ("red", "green", "blue")]
@@ -67,3 +67,79 @@ def test_the_table_ends_as_the_bucket_is(steps: list[tuple[Any, ...]], seed: int
         for key in KEYS:
             if key in platform.s3.buckets[UPLOADS]:
                 assert_agrees(platform, key)
+
+
+# The model is believed as far as it agrees with moto, which was not made for it.
+
+SEQUENCES: list[list[tuple[Any, ...]]] = [
+    [("create", "a.jpg", GOOD[0]), ("create", "a.jpg", GOOD[1]), ("delete", "a.jpg", False)],
+    [("create", "a.jpg", GOOD[0]), ("delete", "a.jpg", True), ("create", "a.jpg", CORRUPT[0])],
+    [("create", "a.jpg", GOOD[0]), ("create", "a.jpg", CORRUPT[0]), ("remove_version", "a.jpg", -1, False)],
+    [("create", "a.jpg", CORRUPT[1]), ("create", "a.jpg", GOOD[2]), ("remove_version", "a.jpg", 0, True)],
+    [("create", "a.jpg", GOOD[0]), ("delete", "a.jpg", False), ("remove_version", "a.jpg", -1, False)],
+]
+
+
+class Twin:
+    """Does in moto what is done in the model."""
+
+    def __init__(self, here: World) -> None:
+        self.here = here
+        self.versions: list[str] = []
+
+    def act(self, operation: tuple[Any, ...]) -> dict[str, Any]:
+        match operation:
+            case ("create", key, data):
+                event = self.here.put(key, data)
+            case ("delete", key, lifecycle):
+                event = self.here.delete(key)
+                event = without_sequencer(event) if lifecycle else event
+            case ("remove_version", key, which, lifecycle):
+                version = self.versions.pop(which)
+                event = self.here.delete(key, version)
+                return without_sequencer(event) if lifecycle else event
+        self.versions.append(event["s3"]["object"]["versionId"])
+        return event
+
+
+def without_sequencer(event: dict[str, Any]) -> dict[str, Any]:
+    entity = {name: value for name, value in event["s3"]["object"].items() if name != "sequencer"}
+    name = event["eventName"].replace("ObjectRemoved", "LifecycleExpiration")
+    return {**event, "eventName": name, "s3": {**event["s3"], "object": entity}}
+
+
+TOLD = ("status", "errorCode", "eTag", "width", "thumbnailKey", "attention", "format", "ttl")
+
+
+def told(item: dict[str, Any] | None, thumbnails: int) -> dict[str, Any]:
+    """What is the same wherever it was written: no times (those of moto are of today), no version ids."""
+    known = {name: (item or {}).get(name) for name in TOLD}
+    return {**known, "ttl": known["ttl"] is not None, "thumbnails": thumbnails}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("steps", SEQUENCES)
+def test_the_model_behaves_as_moto_does(
+    monkeypatch: pytest.MonkeyPatch, steps: list[tuple[Any, ...]], seed: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        platform = Platform(random.Random(seed))
+        platform.install(patch)
+        for step in steps:
+            act(platform, step)
+        platform.settle()
+        assert_agrees(platform, "a.jpg")
+        modelled = told(platform.item("a.jpg"), len(platform.thumbnails("a.jpg")))
+    with world(monkeypatch) as here:
+        monkeypatch.setenv("THUMBNAIL_SIZE", "16")
+        twin = Twin(here)
+        events = [twin.act(step) for step in steps] * 2
+        chance = random.Random(seed)
+        chance.shuffle(events)
+        for event in events:
+            here.process(event)
+        bodies = here.bodies("metadata") * 2
+        chance.shuffle(bodies)
+        for body in bodies:
+            assert here.write(body) == []
+        assert told(here.item("a.jpg"), len(here.thumbnails("a.jpg"))) == modelled
