@@ -3,7 +3,7 @@
     python benchmarks/upload.py [--files 5000] [--rounds 5] [--only files,memory,large,start]
 
 The peers come from PyPI into an environment of their own under the cache folder (--cache). The sink is nginx with
-`return 200` (Debian: nginx-light), so that the client is what is measured; for multipart it is benchmarks/sink.py.
+`return 200` (Debian: nginx-light), so that the client is what is measured; for multipart it is benchmarks/_sink.py.
 Runs are interleaved and medians compared: a busy machine slows all of them down alike. Look at the ratios.
 """
 
@@ -281,7 +281,7 @@ class Bench:
     @contextmanager
     def sink(self) -> Iterator[str]:
         port = _free_port()
-        with _running([sys.executable, str(Path(__file__).with_name("sink.py")), str(port)], port):
+        with _running([sys.executable, str(Path(__file__).with_name("_sink.py")), str(port)], port):
             yield f"http://127.0.0.1:{port}"
 
 

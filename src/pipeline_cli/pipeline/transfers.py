@@ -134,6 +134,8 @@ class Transfers:
         """Sends a file. S3 stores it under its key when its bytes have the checksum that `headers` name."""
         from awscrt.s3 import S3RequestType
 
+        # awscrt gives each part of a large file a checksum of its own; the one in `headers` it sends at the end, and
+        # S3 verifies it when the parts are put together.
         self._start(
             token,
             "PUT",
@@ -166,6 +168,7 @@ class Transfers:
             return None
         self._cancel_stalled()
         under_way = self._under_way.pop(token)
+        under_way.request = None  # it holds us by its callbacks: without this, memory waits for the cycle collector
         seconds = self._monotonic() - under_way.started
         if under_way.stalled and not answer.ok:
             return token, Answer(None, {}, "STALLED", f"no bytes moved for {self._stall_seconds:.0f} s", seconds)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 BATCH = 1000  # keys that one page of a listing answers for
 FEW = 4  # so few files are sent without a look at the bucket: the condition on the request protects what is there
 MAX_ATTEMPTS = 6
+MAX_READINGS = 3  # of a file whose bytes never have the checksum that they had
 MAX_NETWORK_FAILURES = 10  # in a row, with no success between them: nobody is there
 BYTES_UNDER_WAY = 64 * 1024 * 1024
 
@@ -364,7 +365,7 @@ class Uploader:
             job.replacing = True
         problem = Problem.CHANGED if changed else Problem.CHECKSUM
         reason = "it keeps changing while it is sent" if changed else f"{answer.error}: {answer.message}"
-        return self._retry(job, problem, reason)
+        return self._retry(job, problem, reason, at_most=MAX_READINGS)
 
     def _has_changed(self, job: _Job) -> bool:
         try:
@@ -402,9 +403,9 @@ class Uploader:
         self._waiting.append(job)
         return None
 
-    def _retry(self, job: _Job, problem: Problem, reason: str) -> Upload | None:
+    def _retry(self, job: _Job, problem: Problem, reason: str, at_most: int = MAX_ATTEMPTS) -> Upload | None:
         """The same request later, with `problem` as the result when it was tried often enough."""
-        if job.attempts >= MAX_ATTEMPTS:
+        if job.attempts >= at_most:
             return self._failed(job, problem, reason)
         job.not_before = self._monotonic() + backoff(job.attempts, self._rng)
         self._waiting.append(job)

@@ -1,6 +1,6 @@
 """An S3 that keeps nothing: it speaks single and multipart uploads, throws the bytes away and counts them.
 
-python benchmarks/sink.py PORT     then GET /-/bytes says how many bytes of bodies arrived since the last time.
+python benchmarks/_sink.py PORT     then GET /-/bytes says how many bytes of bodies arrived since the last time.
 """
 
 import re
