@@ -24,6 +24,7 @@ COMMANDS = {
     "meta": "meta",
     "logs": "logs",
     "dlq": "dlq",
+    "presign": "presign",
     "reconcile": "reconcile",
     "reprocess": "reprocess",
     "outputs": "outputs",

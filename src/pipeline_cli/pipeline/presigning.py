@@ -15,3 +15,16 @@ def address(s3: "S3Client", bucket: str, key: str, seconds: float) -> str:
     if not 1 <= seconds <= MAX_SECONDS:
         raise UsageError("An address works between one second and seven days.", "As in --expires 2h")
     return s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=int(seconds))
+
+
+def exists(s3: "S3Client", bucket: str, key: str) -> bool:
+    """Whether the bucket holds an object under the key."""
+    from botocore.exceptions import ClientError
+
+    try:
+        s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
+            return False
+        raise
+    return True
