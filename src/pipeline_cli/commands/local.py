@@ -3,6 +3,7 @@ from pathlib import Path
 import typer
 
 from pipeline_cli.cli import App
+from pipeline_cli.commands.local_demo import demo
 from pipeline_cli.context import Context
 from pipeline_cli.errors import ExitCode
 
@@ -11,6 +12,7 @@ app = App(
     help="""Run the pipeline on this machine, without AWS.
 
     \b
+    imgpipe local demo
     imgpipe local up --detach
     imgpipe -d local upload photo.jpg --wait
     imgpipe local down
@@ -101,3 +103,6 @@ def status(ctx: typer.Context) -> None:
     if not found.running:
         context.note("Start it: imgpipe local up --detach")
         raise typer.Exit(ExitCode.UNHEALTHY)
+
+
+app.command()(demo)
