@@ -161,7 +161,8 @@ def camera(item: Mapping[str, Any]) -> str:
     fields = exif.get("fields") if isinstance(exif, Mapping) else None
     if not isinstance(fields, Mapping):
         return ""
-    maker, model = str(fields.get("Make") or "").strip(), str(fields.get("Model") or "").strip()
+    # As the processor names them, and as the original project did.
+    maker, model = (str(fields.get(name) or fields.get(name.title()) or "").strip() for name in ("make", "model"))
     return model if model.lower().startswith(maker.lower()) else f"{maker} {model}".strip()
 
 
