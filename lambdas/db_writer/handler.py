@@ -12,7 +12,7 @@ from db_writer.clients import client
 from db_writer.retrying import Retrying
 from pipeline_contract.log_lines import metric_line, write
 
-_RESERVE_MS = 2_000  # what is left for failure entries and the answer when retries end
+_RESERVE_MS = 9_000  # one more call at its slowest (clients.py), failure entries and the answer
 _NO_LIMIT_MS = 30_000.0
 
 
