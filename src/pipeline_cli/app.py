@@ -24,6 +24,7 @@ COMMANDS = {
     "meta": "meta",
     "logs": "logs",
     "dlq": "dlq",
+    "trace": "trace",
     "presign": "presign",
     "reconcile": "reconcile",
     "reprocess": "reprocess",
