@@ -27,7 +27,7 @@ locals {
 # So that an operator's machine needs AWS credentials alone, not this module's state.
 resource "aws_ssm_parameter" "outputs" {
   #checkov:skip=CKV2_AWS_34:Names and addresses, no secrets; a SecureString would cost every reader a right to a key.
-  #checkov:skip=CKV_AWS_337:As above.
+  #checkov:skip=CKV_AWS_337:As above: names and addresses, no secrets.
   name        = local.outputs_parameter_name
   description = "Where the pipeline ${local.name_prefix} is; read by imgpipe"
   type        = "String"
