@@ -11,8 +11,9 @@ locals {
   metadata_dlq_arn   = "${local.queue_arn_prefix}:${local.metadata_dlq_name}"
   image_dlq_arn      = "${local.queue_arn_prefix}:${local.image_dlq_name}"
 
-  four_days     = 345600
-  fourteen_days = 1209600
+  max_message_size = 262144 # bytes; as pipeline_contract has it, whatever a provider's or a region's default
+  four_days        = 345600
+  fourteen_days    = 1209600
 }
 
 data "aws_iam_policy_document" "queue" {
@@ -40,6 +41,7 @@ data "aws_iam_policy_document" "queue" {
 resource "aws_sqs_queue" "metadata" {
   name                       = local.metadata_queue_name
   visibility_timeout_seconds = local.metadata_visibility_timeout
+  max_message_size           = local.max_message_size
   message_retention_seconds  = local.four_days
   receive_wait_time_seconds  = 20
   sqs_managed_sse_enabled    = local.has_kms_key ? null : true
@@ -54,6 +56,7 @@ resource "aws_sqs_queue" "metadata" {
 
 resource "aws_sqs_queue" "metadata_dlq" {
   name                      = local.metadata_dlq_name
+  max_message_size          = local.max_message_size
   message_retention_seconds = local.fourteen_days
   sqs_managed_sse_enabled   = local.has_kms_key ? null : true
   kms_master_key_id         = var.kms_key_arn
@@ -68,6 +71,7 @@ resource "aws_sqs_queue" "metadata_dlq" {
 # Filled by Lambda (events that failed for good) and by the handler, never by another queue's redrive.
 resource "aws_sqs_queue" "image_dlq" {
   name                      = local.image_dlq_name
+  max_message_size          = local.max_message_size
   message_retention_seconds = local.fourteen_days
   sqs_managed_sse_enabled   = local.has_kms_key ? null : true
   kms_master_key_id         = var.kms_key_arn
