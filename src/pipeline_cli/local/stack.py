@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline_cli.pipeline.packaging import code_zip
 from pipeline_contract import item
+from pipeline_contract.codec import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from pipeline_cli.aws import Clients
 
 THUMBNAIL_SIZE = 200  # as Terraform's variable thumbnail_size
 LOG_RETENTION_DAYS = 365
+UPLOAD_DAY_SHARDS = 1
 RUNTIME = "python3.13"  # runs on the Python of this machine, whatever this says
 MAX_RECEIVES = 5
 RETENTION_SECONDS = 345_600  # four days
@@ -87,6 +89,7 @@ def create_stack(clients: "Clients", *, prefix: str, account: str, region: str) 
         "image_processor_function_name": names.processor,
         "db_writer_function_name": names.writer,
         "alarm_topic_arn": topic,
+        "upload_day_shards": str(UPLOAD_DAY_SHARDS),
         "aws_region": region,
         "name_prefix": prefix,
     }
@@ -109,7 +112,8 @@ def _buckets(clients: "Clients", names: Names) -> None:
 
 def _queues(clients: "Clients", names: Names) -> dict[str, str]:
     """Queue URLs by the suffix of the queue's name."""
-    dead_letters = {"MessageRetentionPeriod": str(DLQ_RETENTION_SECONDS)}
+    size = {"MaximumMessageSize": str(MAX_MESSAGE_BYTES)}
+    dead_letters = {**size, "MessageRetentionPeriod": str(DLQ_RETENTION_SECONDS)}
     redrive = {
         "deadLetterTargetArn": names.arn("sqs", names.queue("metadata-dlq")),
         "maxReceiveCount": MAX_RECEIVES,
@@ -118,6 +122,7 @@ def _queues(clients: "Clients", names: Names) -> dict[str, str]:
         "image-dlq": dead_letters,
         "metadata-dlq": dead_letters,
         "metadata": {
+            **size,
             "VisibilityTimeout": str(VISIBILITY_SECONDS),
             "MessageRetentionPeriod": str(RETENTION_SECONDS),
             "ReceiveMessageWaitTimeSeconds": "20",
@@ -173,7 +178,12 @@ def _functions(clients: "Clients", names: Names, queues: Mapping[str, str]) -> N
         "METADATA_QUEUE": queues["metadata"],
         "IMAGE_DLQ": queues["image-dlq"],
     }
-    writer = {"DYNAMODB_TABLE": names.table, "METADATA_DLQ": queues["metadata-dlq"], "UPLOAD_DAY_SHARDS": "1"}
+    writer = {
+        "DYNAMODB_TABLE": names.table,
+        "METADATA_DLQ": queues["metadata-dlq"],
+        "METADATA_MAX_RECEIVES": str(MAX_RECEIVES),
+        "UPLOAD_DAY_SHARDS": str(UPLOAD_DAY_SHARDS),
+    }
     _function(clients, names, names.processor, "image_processor", processor, timeout=60, memory=1769)
     _function(clients, names, names.writer, "db_writer", writer, timeout=WRITER_TIMEOUT_SECONDS, memory=256)
     clients.lambda_.put_function_event_invoke_config(
