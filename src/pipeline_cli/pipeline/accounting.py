@@ -261,13 +261,14 @@ def _compare_thumbnails(image: Image, item: ItemState, current: Current, source:
         and (one.modified < current.modified or (size is not None and size != one.bytes))
     )
     extra = tuple(key for key in stored if key not in wanted)
-    own = source if item.status is Status.FAILED else own_event(item, source)
     for kind, keys, detail in (
         (Kind.MISSING_THUMBNAIL, missing, "its item names it and it is not there"),
         (Kind.STALE_THUMBNAIL, stale, "it is not the one that its item tells of"),
         (Kind.ORPHAN_THUMBNAIL, extra, "its item does not know it"),
     ):
         if keys:
+            # A failed image's own event would keep the thumbnails that it made before it failed.
+            own = source if item.status is Status.FAILED else own_event(item, source)
             return _disagreement(image, kind, own, detail, Repair.REPROCESS, keys)
     return None
 

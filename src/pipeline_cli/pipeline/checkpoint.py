@@ -25,7 +25,7 @@ from pipeline_cli.pipeline.accounting import Current, Finding, Image, ItemState,
 from pipeline_contract.item import Status
 
 _FORMAT = 1  # of the file (its user_version): one of another format is begun anew
-_CACHE_KIB = 8 * 1024
+_CACHE_KIB = 4 * 1024
 _MAX_AGE = 24 * 3600.0  # seconds after which what was listed says too little about what is there
 
 _SCHEMA = """
