@@ -1,7 +1,7 @@
 """`--where`: a small expression over the fields of a row, evaluated without ever running code.
 
 Python's own parser reads it; only the operators below are known. A field is a name, dots reach inside
-(`exif.fields.Model`); one that is missing is None, and ordering anything with None is false.
+(`exif.model`); one that is missing is None, and ordering anything with None is false.
 """
 
 import ast

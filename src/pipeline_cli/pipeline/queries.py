@@ -158,11 +158,9 @@ def plan(criteria: Criteria, now: float, *, shards: int = 1, scan: bool = False)
 def camera(item: Mapping[str, Any]) -> str:
     """Maker and model of the camera, in one text; empty when the EXIF does not tell."""
     exif = item.get("exif")
-    fields = exif.get("fields") if isinstance(exif, Mapping) else None
-    if not isinstance(fields, Mapping):
+    if not isinstance(exif, Mapping):
         return ""
-    # As the processor names them, and as the original project did.
-    maker, model = (str(fields.get(name) or fields.get(name.title()) or "").strip() for name in ("make", "model"))
+    maker, model = (str(exif.get(name) or "").strip() for name in ("make", "model"))
     return model if model.lower().startswith(maker.lower()) else f"{maker} {model}".strip()
 
 
