@@ -225,7 +225,7 @@ def _look_around(context: Context) -> None:
     from pipeline_cli.pipeline import metadata, queries
 
     _show(context, "thumbs", "list", title="The thumbnails")
-    query = ("meta", "query", "--min-width", "1500", "--columns", "originalKey,format,width,height,exif.fields.model")
+    query = ("meta", "query", "--min-width", "1500", "--columns", "originalKey,format,width,height,exif.model")
     _show(context, *query, title="A question about the images: which are at least 1500 pixels wide?")
     criteria = queries.Criteria(status=None, limit=1)
     plan = queries.plan(criteria, context.now())
