@@ -25,6 +25,8 @@ COMMANDS = {
     "logs": "logs",
     "dlq": "dlq",
     "trace": "trace",
+    "status": "status",
+    "doctor": "doctor",
     "presign": "presign",
     "reconcile": "reconcile",
     "reprocess": "reprocess",
