@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -106,25 +107,38 @@ class Transfers:
         ca_bundle: str | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        from awscrt import s3
-
         self._endpoint = endpoint
+        self._credentials = credentials
+        self._ca_bundle = ca_bundle
         self._stall_seconds = stall_seconds
         self._monotonic = monotonic
         self.meter = Meter()
         self._answers: queue.SimpleQueue[tuple[Any, Answer]] = queue.SimpleQueue()
         self._under_way: dict[Any, _UnderWay] = {}
         self._looked_for_stalls = monotonic()
-        self._client = s3.S3Client(
-            region=endpoint.region,
-            tls_mode=s3.S3RequestTlsMode.ENABLED if endpoint.tls else s3.S3RequestTlsMode.DISABLED,
-            tls_connection_options=_trusting(ca_bundle) if endpoint.tls and ca_bundle else None,
+        self._client = self._make_client(connections)
+
+    @cached_property
+    def _client_for_parts(self) -> Any:
+        """Another client for large files: how many parts awscrt holds in memory goes by its connections."""
+        return self._make_client(PARTS_AT_ONCE)
+
+    def _make_client(self, connections: int) -> Any:
+        from awscrt import s3
+
+        tls = self._endpoint.tls
+        return s3.S3Client(
+            region=self._endpoint.region,
+            tls_mode=s3.S3RequestTlsMode.ENABLED if tls else s3.S3RequestTlsMode.DISABLED,
+            tls_connection_options=_trusting(self._ca_bundle) if tls and self._ca_bundle else None,
             signing_config=s3.create_default_s3_signing_config(
-                region=endpoint.region, credential_provider=_provider(credentials)
+                region=self._endpoint.region, credential_provider=_provider(self._credentials)
             ),
             part_size=PART_BYTES,
             multipart_upload_threshold=PART_BYTES,
             max_active_connections_override=connections,
+            # Parts are read as they are sent, not into memory first.
+            fio_options=s3.S3FileIoOptions(should_stream=True),
         )
 
     def __len__(self) -> int:
@@ -137,13 +151,13 @@ class Transfers:
         # awscrt gives each part of a large file a checksum of its own; the one in `headers` it sends at the end, and
         # S3 verifies it when the parts are put together.
         self._start(
+            self._client_for_parts if size > PART_BYTES else self._client,
             token,
             "PUT",
             key,
             {"Content-Length": str(size), **headers},
             type=S3RequestType.PUT_OBJECT,
             send_filepath=path,
-            max_active_connections_override=PARTS_AT_ONCE if size > PART_BYTES else None,
         )
 
     def head(self, token: Any, key: str) -> None:
@@ -151,6 +165,7 @@ class Transfers:
         from awscrt.s3 import S3RequestType
 
         self._start(
+            self._client,
             token,
             "HEAD",
             key,
@@ -178,7 +193,7 @@ class Transfers:
         for under_way in self._under_way.values():
             under_way.request.cancel()
 
-    def _start(self, token: Any, method: str, key: str, headers: Mapping[str, str], **how: Any) -> None:
+    def _start(self, client: Any, token: Any, method: str, key: str, headers: Mapping[str, str], **how: Any) -> None:
         from awscrt.http import HttpHeaders, HttpRequest
 
         now = self._monotonic()
@@ -204,7 +219,7 @@ class Transfers:
             HttpHeaders([("Host", self._endpoint.host), *headers.items()]),
         )
         self._under_way[token] = under_way
-        under_way.request = self._client.make_request(
+        under_way.request = client.make_request(
             request=request, on_headers=on_headers, on_done=on_done, on_progress=on_progress, **how
         )
 
