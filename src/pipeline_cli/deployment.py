@@ -281,7 +281,7 @@ def _from_text(text: str) -> dict[str, Any]:
 
     Outputs that are no text are left out: imgpipe has none.
     """
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
     matches = [re.fullmatch(r'(\w+)\s*=\s*(?:"(.*)"|(.*))', line) for line in lines]
     # HCL escapes as JSON does, and $ and % of a template by doubling them.
     return {
