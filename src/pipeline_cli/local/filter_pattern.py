@@ -62,8 +62,15 @@ def _terms(pattern: str) -> Matcher:
 
 
 def _searching(expression: str) -> Matcher:
-    found = re.compile(expression)
+    found = _regular(expression)
     return lambda message: bool(found.search(message))
+
+
+def _regular(expression: str) -> re.Pattern[str]:
+    try:
+        return re.compile(expression)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {expression!r}: {error}") from error
 
 
 def _containing(term: str) -> Matcher:
@@ -174,6 +181,8 @@ def _select(document: Any, steps: list[str]) -> Any:
 
 def _comparison(steps: list[str], sign: str, wanted: tuple[str, str]) -> Callable[[Any], bool]:
     kind, text = wanted
+    if kind == "pattern":
+        found = _regular(text)
     if sign in _ORDER:
         number = float(text)
         return lambda document: _is_number(value := _select(document, steps)) and _ORDER[sign](value, number)
@@ -182,7 +191,7 @@ def _comparison(steps: list[str], sign: str, wanted: tuple[str, str]) -> Callabl
 
     def equal(value: Any) -> bool:
         if kind == "pattern":
-            return isinstance(value, str) and bool(re.search(text, value))
+            return isinstance(value, str) and bool(found.search(value))
         if _is_number(value):
             try:
                 return kind == "word" and float(text) == value

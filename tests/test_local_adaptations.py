@@ -1,0 +1,382 @@
+"""What the emulator is adapted in: that ministack is still the one that was adapted, and what each adaptation does."""
+
+import ast
+import importlib
+import inspect
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline_cli.local import adaptations
+from pipeline_cli.local.adaptations import alarm_fields, alarms, async_invoke, batch_failures, error_type, original
+from pipeline_cli.local.adaptations.alarms import calculate, next_state
+from pipeline_cli.local.adaptations.async_invoke import Invocation, InvocationQueue, invocation_record
+from pipeline_cli.local.adaptations.batch_failures import failed_messages
+
+ministack = pytest.importorskip("ministack")
+
+
+def adapted(module: ModuleType) -> list[tuple[str, str, str]]:
+    """The calls of `original(module, name, fingerprint)` in an adaptation."""
+    found = []
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "original":
+            arguments = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+            if len(arguments) == 3:
+                found.append((str(arguments[0]), str(arguments[1]), str(arguments[2])))
+    return found
+
+
+@pytest.mark.parametrize("module", adaptations.ADAPTATIONS, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_what_it_adapts_is_what_it_was_written_against(module: ModuleType) -> None:
+    names = adapted(module) + [
+        ("services.sqs", name, fingerprint) for name, fingerprint in getattr(module, "_LOCKED", {}).items()
+    ]
+    assert names, "an adaptation names what it adapts"
+    for where, name, fingerprint in names:
+        original.original(where, name, fingerprint)
+
+
+def test_the_worker_script_still_reports_exceptions_as_adapted() -> None:
+    from ministack.core import lambda_runtime
+
+    assert lambda_runtime._PYTHON_WORKER_SCRIPT.count(error_type._SAID) == 1
+    assert error_type._SAID not in error_type._SAID_HERE
+
+
+def test_another_ministack_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(original, "MINISTACK_VERSION", "0.0.1")
+    with pytest.raises(original.AdaptationError, match=r"0\.0\.1 is needed"):
+        original.require_version()
+
+
+def test_a_changed_function_is_refused() -> None:
+    with pytest.raises(original.AdaptationError, match="has changed"):
+        original.original("services.sqs", "_dlq_sweep", "0" * 12)
+    with pytest.raises(original.AdaptationError, match="has no function"):
+        original.original("services.sqs", "_no_such", "0" * 12)
+
+
+def test_the_pinned_version_is_the_one_in_pyproject() -> None:
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    assert f'"ministack=={original.MINISTACK_VERSION}"' in text
+
+
+# Asynchronous invocations
+
+
+def invocation(number: int = 0) -> Invocation:
+    return Invocation(str(number), "arn:aws:lambda:us-east-1:000000000000:function:f", {"n": number}, time.time())
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_no_more_run_at_once_than_there_are_workers_and_none_is_lost() -> None:
+    lock, running, most, done = threading.Lock(), set[str](), [0], list[str]()
+
+    def attempt(one: Invocation) -> None:
+        with lock:
+            running.add(one.id)
+            most[0] = max(most[0], len(running))
+        time.sleep(0.002)
+        with lock:
+            running.discard(one.id)
+            done.append(one.id)
+
+    queue = InvocationQueue(attempt, workers=3)
+    for number in range(100):
+        queue.put(invocation(number))
+    wait_for(lambda: len(done) == 100 and not queue.pending())
+    assert most[0] <= 3
+    assert sorted(done, key=int) == [str(number) for number in range(100)]
+
+
+def test_what_is_put_back_runs_again_and_stays_pending_meanwhile() -> None:
+    attempts: list[int] = []
+
+    def attempt(one: Invocation) -> tuple[Invocation, float] | None:
+        attempts.append(one.attempts)
+        assert [entry["id"] for entry in queue.pending()] == ["7"]
+        return None if len(attempts) == 3 else (Invocation(one.id, one.function_arn, one.event, 0.0, len(attempts)), 0)
+
+    queue = InvocationQueue(attempt, workers=1)
+    queue.put(invocation(7))
+    wait_for(lambda: len(attempts) == 3 and not queue.pending())
+    assert attempts == [0, 1, 2]
+
+
+def test_pending_invocations_can_be_taken_up_again() -> None:
+    seen: list[Invocation] = []
+    queue = InvocationQueue(lambda one: seen.append(one), workers=1)
+    before = invocation(3)
+    stuck = InvocationQueue(lambda _: None, workers=0)
+    stuck.put(before)
+    for entry in stuck.pending():
+        queue.put(Invocation(**entry))
+    wait_for(lambda: bool(seen))
+    assert seen == [before]
+
+
+class FakeLambda:
+    """ministack's Lambda service, as far as an attempt asks it."""
+
+    def __init__(self, *results: dict[str, Any], retries: int | None = None) -> None:
+        self.results = list(results)
+        self.settings = {"MaximumRetryAttempts": retries, "MaximumEventAgeInSeconds": 60}
+        self.failed: list[tuple[Invocation, str]] = []
+
+    def run(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float] | None]:
+        """Attempts until it is settled: attempts counted and delay of each."""
+        from ministack.services import lambda_svc
+
+        record = {"config": {"FunctionName": "f"}}
+        monkeypatch.setattr(lambda_svc, "_get_func_record_for_ref", lambda _: (record, record["config"], "f"))
+        monkeypatch.setattr(lambda_svc, "_event_invoke_config", lambda *_: self.settings)
+        monkeypatch.setattr(lambda_svc, "_execute_function", lambda *_: self.results.pop(0))
+        monkeypatch.setattr(lambda_svc, "_emit_lambda_metrics", lambda *_: None)
+        monkeypatch.setattr(
+            async_invoke, "_fail", lambda settings, one, result, condition: self.failed.append((one, condition))
+        )
+        seen: list[tuple[int, float] | None] = []
+        current: tuple[Invocation, float] | None = (invocation(), 0.0)
+        while current is not None:
+            current = async_invoke._attempt(current[0])
+            seen.append(None if current is None else (current[0].attempts, current[1]))
+        return seen
+
+
+def test_a_throttle_is_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    throttle = {"throttle": True, "error": True, "body": {}}
+    function = FakeLambda(throttle, throttle, throttle, throttle, {"body": "ok"})
+    assert function.run(monkeypatch) == [(0, async_invoke.THROTTLED_SECONDS)] * 4 + [None]
+    assert function.failed == []
+
+
+@pytest.mark.parametrize("retries", [None, 0, 1, 2])
+def test_a_failure_is_tried_again_as_the_function_says(monkeypatch: pytest.MonkeyPatch, retries: int | None) -> None:
+    expected = 2 if retries is None else retries
+    function = FakeLambda(*({"error": True, "body": {}} for _ in range(expected + 1)), retries=retries)
+    attempts = function.run(monkeypatch)
+    assert [entry[0] for entry in attempts if entry] == list(range(1, expected + 1))
+    [(failed, condition)] = function.failed
+    assert (failed.attempts, condition) == (expected + 1, "RetriesExhausted")
+
+
+def test_an_invocation_record_has_the_shape_of_lambdas() -> None:
+    from datetime import UTC, datetime
+
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    tried = Invocation("r", "arn:aws:lambda:us-east-1:000000000000:function:f", {"a": 1}, 0.0, 3)
+    answer = {"errorMessage": "CORRUPT: x", "errorType": "PipelineError"}
+    record = invocation_record(tried, {"error": True, "body": answer}, "RetriesExhausted", now)
+    assert record == {
+        "version": "1.0",
+        "timestamp": "2026-01-02T03:04:05.000Z",
+        "requestContext": {
+            "requestId": "r",
+            "functionArn": "arn:aws:lambda:us-east-1:000000000000:function:f:$LATEST",
+            "condition": "RetriesExhausted",
+            "approximateInvokeCount": 3,
+        },
+        "requestPayload": {"a": 1},
+        "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
+        "responsePayload": answer,
+    }
+    throttled = invocation_record(tried, {"throttle": True, "error": True, "body": {}}, "EventAgeExceeded", now)
+    assert "responsePayload" not in throttled
+
+
+# Partial batch responses
+
+
+@pytest.mark.parametrize(
+    ("response", "failed"),
+    [
+        (None, set()),
+        ({}, set()),
+        ("", set()),
+        ({"batchItemFailures": []}, set()),
+        ({"batchItemFailures": None}, set()),
+        ({"batchItemFailures": [{"itemIdentifier": "a"}]}, {"a"}),
+        ('{"batchItemFailures": [{"itemIdentifier": "b"}]}', {"b"}),
+        ({"batchItemFailures": [{"itemIdentifier": "unknown"}]}, None),
+        ({"batchItemFailures": [{"itemIdentifier": "a"}, {"itemIdentifier": "unknown"}]}, None),
+        ({"batchItemFailures": [{"itemIdentifier": ""}]}, None),
+        ({"batchItemFailures": [{"itemIdentifier": None}]}, None),
+        ({"batchItemFailures": [{"wrongName": "a"}]}, None),
+        ({"batchItemFailures": ["a"]}, None),
+        ({"batchItemFailures": {"itemIdentifier": "a"}}, None),
+        ("no json", None),
+        ([], None),
+    ],
+)
+def test_a_partial_batch_response_is_read_as_aws_reads_it(response: Any, failed: set[str] | None) -> None:
+    assert failed_messages(response, ["a", "b"]) == failed
+
+
+def test_an_unknown_identifier_brings_the_whole_batch_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ministack.services import lambda_svc, sqs
+
+    deleted: list[set[str]] = []
+    monkeypatch.setattr(sqs, "_delete_messages_for_esm", lambda url, handles: deleted.append(handles))
+    monkeypatch.setattr(lambda_svc, "_emit_lambda_metrics", lambda *_: None)
+    batch = [{"id": "a", "receipt_handle": "ra"}, {"id": "b", "receipt_handle": "rb"}]
+    esm = {"UUID": "u", "FunctionName": "f", "FunctionResponseTypes": ["ReportBatchItemFailures"]}
+    for identifier, expected in (("a", {"rb"}), ("unknown", set())):
+        body = {"batchItemFailures": [{"itemIdentifier": identifier}]}
+        monkeypatch.setattr(lambda_svc, "_execute_function", lambda *_, body=body: {"body": body})
+        batch_failures.run_batch(esm, {}, {}, batch, "url", "queue")
+        assert deleted[-1] == expected
+
+
+# Alarms
+
+
+def dead_letter_alarm(**changes: Any) -> dict[str, Any]:
+    depth = {"Namespace": "AWS/SQS", "Dimensions": [{"Name": "QueueName", "Value": "q"}]}
+    stat = {"Period": 60, "Stat": "Maximum"}
+    return {
+        "AlarmName": "a",
+        "StateValue": "OK",
+        "Metrics": [
+            {
+                "Id": "visible",
+                "ReturnData": False,
+                "MetricStat": {"Metric": {**depth, "MetricName": "Visible"}, **stat},
+            },
+            {"Id": "taken", "ReturnData": False, "MetricStat": {"Metric": {**depth, "MetricName": "Taken"}, **stat}},
+            {"Id": "sum", "Expression": "visible + taken", "ReturnData": True},
+        ],
+        "EvaluationPeriods": 1,
+        "DatapointsToAlarm": 1,
+        "Threshold": 1.0,
+        "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+        "TreatMissingData": "notBreaching",
+        **changes,
+    }
+
+
+def points(**values: list[tuple[float, float]]) -> Callable[[alarms.Metric], alarms.Points]:
+    def of(metric: alarms.Metric) -> alarms.Points:
+        if dict(metric.dimensions) != {"QueueName": "q"}:
+            return ()
+        return [{"Timestamp": at, "Value": value} for at, value in values.get(metric.name, [])]
+
+    return of
+
+
+def test_an_alarm_follows_the_newest_figure_of_its_own_queue() -> None:
+    alarm = dead_letter_alarm()
+    assert next_state(alarm, points(), 100.0)[0] == "OK"
+    assert next_state(alarm, points(Visible=[(90, 1)], Taken=[(90, 0)]), 100.0)[0] == "ALARM"
+    assert next_state(alarm, points(Visible=[(90, 0)], Taken=[(90, 2)]), 100.0)[0] == "ALARM"
+    assert next_state(alarm, points(Visible=[(90, 5), (95, 0)], Taken=[(90, 0)]), 100.0)[0] == "OK"
+    other = dead_letter_alarm()
+    for query in other["Metrics"][:2]:
+        query["MetricStat"]["Metric"]["Dimensions"] = [{"Name": "QueueName", "Value": "another"}]
+    assert next_state(other, points(Visible=[(90, 9)], Taken=[(90, 9)]), 100.0)[0] == "OK"
+
+
+@pytest.mark.parametrize(
+    ("missing", "state"),
+    [("missing", "INSUFFICIENT_DATA"), ("notBreaching", "OK"), ("breaching", "ALARM"), ("ignore", "ALARM")],
+)
+def test_missing_data_is_treated_as_the_alarm_says(missing: str, state: str) -> None:
+    alarm = dead_letter_alarm(TreatMissingData=missing, StateValue="ALARM")
+    assert next_state(alarm, points(), 100.0)[0] == state
+
+
+def test_an_alarm_over_several_periods_needs_so_many_of_them() -> None:
+    alarm = {
+        **dead_letter_alarm(),
+        "Metrics": None,
+        "Namespace": "AWS/Lambda",
+        "MetricName": "Errors",
+        "Dimensions": [{"Name": "QueueName", "Value": "q"}],
+        "Statistic": "Sum",
+        "Period": 60,
+        "EvaluationPeriods": 3,
+        "DatapointsToAlarm": 2,
+        "Threshold": 3.0,
+    }
+    assert next_state(alarm, points(Errors=[(170, 2), (171, 1), (115, 3)]), 180.0)[0] == "ALARM"
+    assert next_state(alarm, points(Errors=[(170, 2), (171, 1), (115, 2)]), 180.0)[0] == "OK"
+
+
+@pytest.mark.parametrize(
+    ("expression", "values", "expected"),
+    [
+        ("visible + taken", {"visible": 2.0, "taken": 3.0}, 5.0),
+        ("visible + taken", {"visible": 2.0, "taken": None}, None),
+        ("IF(calls > 0, 100 * errors / calls, 0)", {"calls": 20.0, "errors": 1.0}, 5.0),
+        ("IF(calls > 0, 100 * errors / calls, 0)", {"calls": 0.0, "errors": 0.0}, 0.0),
+        ("IF(calls > 0, 100 * errors / calls, 0)", {"calls": None, "errors": None}, None),
+        ("1 / errors", {"errors": 0.0}, None),
+    ],
+)
+def test_metric_math(expression: str, values: dict[str, float | None], expected: float | None) -> None:
+    assert calculate(expression, values) == expected
+
+
+def test_metric_math_that_is_not_known_is_refused() -> None:
+    with pytest.raises(ValueError, match="not known"):
+        calculate("__import__('os')", {})
+
+
+# Alarms in the Query protocol
+
+_NAMES = st.text("abcXYZ09", min_size=1, max_size=5)
+_TREES = st.recursive(
+    st.text("ab<&>\"' é", min_size=1),
+    lambda inner: st.lists(inner, min_size=1, max_size=3) | st.dictionaries(_NAMES, inner, min_size=1, max_size=3),
+    max_leaves=8,
+)
+
+
+def parameters(node: Any, name: str = "") -> dict[str, str]:
+    if isinstance(node, dict):
+        parts = [parameters(value, f"{name}.{key}" if name else key) for key, value in node.items()]
+    elif isinstance(node, list):
+        parts = [parameters(value, f"{name}.member.{number}") for number, value in enumerate(node, 1)]
+    else:
+        return {name: str(node)}
+    return {key: value for part in parts for key, value in part.items()}
+
+
+@given(st.dictionaries(_NAMES, _TREES, min_size=1, max_size=4))
+def test_query_parameters_become_the_structure_that_they_spell(request: dict[str, Any]) -> None:
+    assert alarm_fields.nested(parameters(request)) == request
+
+
+def test_an_alarm_is_described_in_xml_with_all_that_was_put() -> None:
+    described = {"MetricAlarms": [dead_letter_alarm(StateUpdatedTimestamp=0, ActionsEnabled=True, AlarmName="a<b")]}
+    xml = alarm_fields.to_xml(described)
+    for part in (
+        "<AlarmName>a&lt;b</AlarmName>",
+        "<Expression>visible + taken</Expression>",
+        "<StateUpdatedTimestamp>1970-01-01T00:00:00Z</StateUpdatedTimestamp>",
+        "<ActionsEnabled>true</ActionsEnabled>",
+        "<Dimensions><member><Name>QueueName</Name><Value>q</Value></member></Dimensions>",
+    ):
+        assert part in xml
+
+
+def test_every_adaptation_is_applied() -> None:
+    folder = Path(inspect.getfile(adaptations)).parent
+    there = {file.stem for file in folder.glob("*.py")} - {"__init__", "original"}
+    assert {module.__name__.rpartition(".")[2] for module in adaptations.ADAPTATIONS} == there
+    for module in adaptations.ADAPTATIONS:
+        assert callable(module.apply)
+        assert importlib.import_module(module.__name__).__doc__
