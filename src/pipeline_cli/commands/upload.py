@@ -215,7 +215,7 @@ def _finish(context: Context, summary: "Summary", *, waited: bool) -> None:
         context.note(summary.outcome_sentence())
     if context.out.format is Format.JSON:
         context.out.record(summary)
-    elif context.out.format is not Format.TABLE:
+    if context.out.format is not Format.TABLE:
         for failure in summary.failures[:_FEW]:
             context.note(f"{failure.key or failure.path}: {failure.what}: {failure.code}: {failure.reason}")
     if summary.interrupted:
