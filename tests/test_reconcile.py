@@ -10,6 +10,7 @@ import pytest
 
 from handler_world import CORRUPT, TABLE, THUMBNAILS, UPLOADS, jpeg
 from pipeline_cli.errors import ExitCode
+from pipeline_cli.pipeline.checkpoint import Checkpoint, Store
 from pipeline_contract.identity import image_id
 from reconcile_world import Deployed, deployed
 
@@ -245,7 +246,9 @@ def test_an_interrupted_run_goes_on(here: Deployed, monkeypatch: pytest.MonkeyPa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(reconcile, "_judge_all", interrupted)
-    assert here.reconcile().code == ExitCode.INTERRUPTED
+    stopped = here.reconcile()
+    assert stopped.code == ExitCode.INTERRUPTED
+    assert "goes on" in stopped.stderr
     monkeypatch.setattr(reconcile, "_judge_all", judging)
     monkeypatch.setattr(reconcile.listings, "plan", lambda *_: listed.append("again"))
     here.world.put("later.jpg")
@@ -254,6 +257,35 @@ def test_an_interrupted_run_goes_on(here: Deployed, monkeypatch: pytest.MonkeyPa
     assert listed == []
     assert result.json["accounting"]["uploads"] == 5
     monkeypatch.undo()
+
+
+def test_what_changes_while_it_is_listed_is_no_finding(here: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upload bucket is listed first here, the others after everything has changed; and the other way round."""
+    from pipeline_cli.pipeline import listings, reconcile
+
+    for key in ("deleted.jpg", "overwritten.jpg", "kept.jpg", "last.jpg"):
+        here.upload(key)
+    pages = listings._PAGES
+    order = [Store.VERSIONS, Store.ITEMS, Store.THUMBNAILS]
+
+    def one_after_the_other(stores: Any, checkpoint: Checkpoint, _: Any) -> None:
+        for round_, store in enumerate(order):
+            for part in [part for part in checkpoint.unfinished() if part.store is store]:
+                rows, place = pages[store](stores, part.span, part.place)
+                assert place is None
+                checkpoint.add_page(part, rows, place)
+            here.upload(f"new-{order[0]}-{round_}.jpg")
+            here.upload("overwritten.jpg", data=jpeg("blue" if round_ % 2 else "green"))
+            if round_ == 0:
+                here.world.process(here.world.delete("deleted.jpg" if order[0] is Store.VERSIONS else "last.jpg"))
+                here.world.settle()
+
+    monkeypatch.setattr(reconcile.listings, "list_all", one_after_the_other)
+    for _ in range(2):
+        result = here.reconcile()
+        assert result.code == ExitCode.DONE, result.stdout
+        assert result.json["accounting"]["balanced"]
+        order.reverse()
 
 
 def test_two_runs_at_once_do_not_mix(here: Deployed) -> None:

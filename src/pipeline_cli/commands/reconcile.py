@@ -77,8 +77,14 @@ def reconcile(
             checkpoint.begin(about, context.now())  # that run came to its end
         elif checkpoint.planned():
             context.note(f"Going on with the run of {_time(checkpoint.started)}; --anew begins anew.")
-        with _progress(context) as progress:
-            report = reconciling.compare(stores, queues, checkpoint, now=context.now, grace=seconds, progress=progress)
+        try:
+            with _progress(context) as progress:
+                report = reconciling.compare(
+                    stores, queues, checkpoint, now=context.now, grace=seconds, progress=progress
+                )
+        except KeyboardInterrupt:
+            context.note("What was done so far is kept; the next imgpipe reconcile goes on.")
+            raise
         plan = _estimate(context, checkpoint, most, rate, repairs)
         if context.out.format is not Format.JSON:
             context.out.rows(checkpoint.findings(limit or None), _COLUMNS, empty="The stores agree.")

@@ -135,6 +135,10 @@ class Verdict:
     disagreement: Disagreement | None = None
     foreign: bool = False  # an item of another bucket or another program
 
+    @property
+    def kind(self) -> Kind | None:
+        return None if self.disagreement is None else self.disagreement.finding.kind
+
 
 @dataclass(frozen=True, slots=True)
 class Accounting:

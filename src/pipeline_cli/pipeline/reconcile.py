@@ -157,32 +157,35 @@ def _is_doubtful(image: Image, verdict: Verdict) -> bool:
 
 
 def _look_again(stores: Stores, images: Sequence[Image], settled_before: float) -> Iterator[Verdict]:
+    """Verdicts on what the stores hold now: first the items, then the objects, last the thumbnails they rest on."""
+
+    def judged(image: Image) -> Verdict:
+        return judge(image, stores.upload_bucket, settled_before)
+
     items = get_many(stores.dynamodb, stores.table, [image.image_id for image in images])
-    for old in images:
-        item = items.get(old.image_id)
-        image = replace(old, item=None if item is None else listings.item_state(item))
-        verdict = judge(image, stores.upload_bucket, settled_before)
+    for listed in images:
+        item = items.get(listed.image_id)
+        image = replace(listed, item=None if item is None else listings.item_state(item))
+        verdict = judged(image)
         if _is_doubtful(image, verdict):
-            image = _look_at(stores, image, verdict)
-            verdict = judge(image, stores.upload_bucket, settled_before)
+            image = _look_at_object(stores, image, verdict)
+            verdict = judged(image)
+        if verdict.kind in _THUMBNAIL_KINDS:
+            stored = of_image(stores.s3, stores.thumbnail_bucket, image.image_id)
+            fresh = (StoredThumbnail(one.thumbnail_key, one.bytes, one.last_modified.timestamp()) for one in stored)
+            verdict = judged(replace(image, thumbnails=tuple(fresh)))
         yield verdict
 
 
-def _look_at(stores: Stores, image: Image, verdict: Verdict) -> Image:
-    """The image with what the buckets hold of it now, as far as the verdict rests on it."""
-    kind = None if verdict.disagreement is None else verdict.disagreement.finding.kind
+def _look_at_object(stores: Stores, image: Image, verdict: Verdict) -> Image:
     key = image.uploaded.key if image.uploaded is not None else None if image.item is None else image.item.key
-    # A missing item needs no look: the handler looks, whatever it is told.
-    if key is not None and not (kind is Kind.MISSING_ITEM and claims_to_be_image(key, None)):
-        current = head(stores.s3, stores.upload_bucket, key)
-        before = image.uploaded or Uploaded(key, 0, None)
-        versions = before.versions if current is None else max(1, before.versions)
-        image = replace(image, uploaded=replace(before, current=current, versions=versions))
-    if kind in _THUMBNAIL_KINDS:
-        stored = of_image(stores.s3, stores.thumbnail_bucket, image.image_id)
-        thumbnails = (StoredThumbnail(one.thumbnail_key, one.bytes, one.last_modified.timestamp()) for one in stored)
-        image = replace(image, thumbnails=tuple(thumbnails))
-    return image
+    # For a missing item the name is enough: the handler looks at the object, whatever it is told.
+    if key is None or (verdict.kind is Kind.MISSING_ITEM and claims_to_be_image(key, None)):
+        return image
+    current = head(stores.s3, stores.upload_bucket, key)
+    before = image.uploaded or Uploaded(key, 0, None)
+    versions = before.versions if current is None else max(1, before.versions)
+    return replace(image, uploaded=replace(before, current=current, versions=versions))
 
 
 def head(s3: "S3Client", bucket: str, key: str) -> Current | None:
