@@ -31,6 +31,7 @@ class Terminal(io.StringIO):
 class Deployed:
     environ: dict[str, str]
     outputs: dict[str, str]
+    now: datetime = NOW
     s3: Any = field(default_factory=lambda: boto3.client("s3"))
     sqs: Any = field(default_factory=lambda: boto3.client("sqs"))
     dynamodb: Any = field(default_factory=lambda: boto3.client("dynamodb"))
@@ -44,7 +45,7 @@ class Deployed:
             stdin=io.StringIO(stdin),
             stdout=out,
             stderr=err,
-            now=lambda: NOW.timestamp(),
+            now=lambda: self.now.timestamp(),
             sleep=lambda seconds: None,
         )
         return app.run(arguments, context), out.getvalue(), err.getvalue()
