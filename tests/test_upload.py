@@ -1,7 +1,14 @@
 """`imgpipe upload` against a real S3 server: what arrives, what is left alone, and what is said of it."""
 
 import base64
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import struct
+import sys
+import termios
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +18,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from upload_files import jpeg, run
+from upload_files import command, jpeg, run
 
 BUCKET = "uploads"
 
@@ -142,3 +149,36 @@ def test_a_missing_bucket_is_one_clear_error(
         done = run("upload", str(path))
         assert done.code == 3
         assert "bucket" in done.stderr
+
+
+def on_a_terminal(*arguments: str) -> tuple[int, str]:
+    """Runs imgpipe on a pseudo-terminal of 80 columns; returns its exit code and everything it drew."""
+    pid, terminal = pty.fork()
+    if pid == 0:  # pragma: no cover  # the child
+        os.execv(sys.executable, command(*arguments))
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    drawn = b""
+    with contextlib.suppress(OSError):  # EIO: the terminal's other side was closed
+        while data := os.read(terminal, 65536):
+            drawn += data
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status), drawn.decode()
+
+
+def test_a_terminal_gets_a_live_line_and_the_result(s3: Any, photos: Path) -> None:
+    code, drawn = on_a_terminal("upload", str(photos))
+    assert code == 0
+    assert "\x1b[?25l" in drawn  # something moved
+    assert drawn.count("\x1b[?25l") == drawn.count("\x1b[?25h")  # and the cursor is back
+    assert "4 files: 4 uploaded" in drawn
+    assert "b.jpg" in drawn
+    code, drawn = on_a_terminal("upload", "-q", str(photos), "--output", "json")
+    assert code == 0
+    assert "\x1b" not in drawn
+
+
+def test_elsewhere_nothing_moves(s3: Any, photos: Path) -> None:
+    done = run("upload", str(photos))
+    assert "\x1b" not in done.stderr
+    assert "\r" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("4 files: 4 uploaded")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pipeline_cli.commands.upload_progress import Progress
     from pipeline_cli.pipeline.outcomes import Waiter
     from pipeline_cli.pipeline.selection import LocalFile, Selection, Unusable
+    from pipeline_cli.pipeline.upload_records import Upload
     from pipeline_cli.pipeline.upload_summary import Summary, Tally
-    from pipeline_cli.pipeline.uploads import Upload
 
 app = App()
 
@@ -65,14 +65,15 @@ def upload(
     """
     from pipeline_cli.commands.upload_progress import progress
     from pipeline_cli.pipeline.preflight import Limits
-    from pipeline_cli.pipeline.selection import Selection, normal_prefix, select
+    from pipeline_cli.pipeline.selection import STDIN, Selection, normal_prefix, select
+    from pipeline_cli.pipeline.upload_records import Rules
     from pipeline_cli.pipeline.upload_summary import Tally
-    from pipeline_cli.pipeline.uploads import Rules, uploader
+    from pipeline_cli.pipeline.uploads import uploader
 
     context: Context = ctx.obj
     bucket = context.deployment.upload_bucket
     selection = Selection(paths, prefix, include, exclude, hidden)
-    files = select(selection, context.stdin.buffer)
+    files = select(selection, context.stdin.buffer if STDIN in paths else None)
     if not dry_run:
         context.announce(f"Uploading to s3://{bucket}/{normal_prefix(prefix)}")
         files = _warned(context, selection, files)
@@ -175,7 +176,10 @@ def _counted(results: "Iterator[Upload]", tally: "Tally", display: "Progress", s
 def _followed(
     waiter: "Waiter", results: "Iterator[Upload]", timeout: float, tally: "Tally", display: "Progress"
 ) -> "Iterator[Upload]":
-    for done in waiter.run(results, timeout=timeout, on_waiting=display.waiting_for):
+    def waiting(count: int) -> None:
+        display.waiting_for(count, waiter.latencies)
+
+    for done in waiter.run(results, timeout=timeout, on_waiting=waiting):
         tally.add_outcome(done)
         display.resolved(done)
         yield done

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Protocol
 from pipeline_cli.context import Context
 from pipeline_cli.output import size
 from pipeline_cli.pipeline.transfers import Meter
+from pipeline_cli.pipeline.upload_summary import stage_times
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-    from pipeline_cli.pipeline.uploads import Upload
+    from pipeline_cli.pipeline.outcomes import Latencies
+    from pipeline_cli.pipeline.upload_records import Upload
 
 LINES_EVERY = 10.0  # seconds between plain lines
 REDRAWS = 8  # a second
+BAR = 16  # columns
 
 
 class Progress(Protocol):
@@ -26,7 +29,7 @@ class Progress(Protocol):
     def __enter__(self) -> "Progress": ...
     def __exit__(self, *_: object) -> None: ...
     def uploaded(self, done: "Upload") -> None: ...
-    def waiting_for(self, count: int) -> None: ...
+    def waiting_for(self, count: int, latencies: "Latencies") -> None: ...
     def resolved(self, done: "Upload") -> None: ...
 
 
@@ -49,7 +52,7 @@ class _Silent:
     def uploaded(self, done: "Upload") -> None:
         pass
 
-    def waiting_for(self, count: int) -> None:
+    def waiting_for(self, count: int, latencies: "Latencies") -> None:
         pass
 
     def resolved(self, done: "Upload") -> None:
@@ -63,13 +66,15 @@ class _Counting(_Silent):
         self._started = time.monotonic()
         self._files = 0
         self._to_wait_for = 0
+        self._latencies: Latencies | None = None
         self._outcomes: Counter[str] = Counter()
 
     def uploaded(self, done: "Upload") -> None:  # noqa: ARG002
         self._files += 1
 
-    def waiting_for(self, count: int) -> None:
+    def waiting_for(self, count: int, latencies: "Latencies") -> None:
         self._to_wait_for = count
+        self._latencies = latencies
 
     def resolved(self, done: "Upload") -> None:
         if done.outcome:
@@ -96,8 +101,8 @@ class _Lines(_Counting):
         super().uploaded(done)
         self._say(lambda: f"{self._files:,} files done, {self._sent()}")
 
-    def waiting_for(self, count: int) -> None:
-        super().waiting_for(count)
+    def waiting_for(self, count: int, latencies: "Latencies") -> None:
+        super().waiting_for(count, latencies)
         if count:
             self._context.note(f"Waiting for what becomes of {count:,} images")
 
@@ -119,7 +124,8 @@ class _Live(_Counting):
         super().__init__(context, meter)
         self._count = count
         self._total: int | None = None
-        self._failed = ""
+        self._stages = ""
+        self._stages_at = 0.0
         self._live: Live | None = None
 
     def __enter__(self) -> "_Live":
@@ -145,19 +151,31 @@ class _Live(_Counting):
         self._total = self._count()
 
     def _render(self) -> "RenderableType":
+        from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
         grid = Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True)
+        grid.add_column(width=BAR)
+        grid.add_column(no_wrap=True, overflow="ellipsis")
         if self._to_wait_for:
             done, total = self._outcomes.total(), self._to_wait_for
-            grid.add_row("Waiting", ProgressBar(total, done, width=30), Text(self._outcome_counts()))
-            return grid
+            grid.add_row("Waiting", ProgressBar(total, done, width=BAR), Text(self._outcome_counts()))
+            return Group(grid, Text(self._stage_times(), no_wrap=True, overflow="ellipsis"))
         files = f"{self._files:,} of {self._total:,} files" if self._total else f"{self._files:,} files"
-        bar = ProgressBar(self._total or None, self._files, width=30, pulse=not self._total)
+        bar = ProgressBar(self._total or None, self._files, width=BAR, pulse=not self._total)
         grid.add_row("Uploading", bar, Text(f"{files}, {self._sent()}{self._left()}"))
         return grid
+
+    def _stage_times(self) -> str:
+        """Looked at once a second: a spread is a sort."""
+        now = time.monotonic()
+        if self._latencies is not None and now - self._stages_at >= 1:
+            self._stages_at = now
+            self._stages = stage_times(self._latencies.spreads())
+        return self._stages
 
     def _left(self) -> str:
         if not self._total or not self._files:

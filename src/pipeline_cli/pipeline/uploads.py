@@ -7,19 +7,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline_cli.errors import ConfigurationError, ImgpipeError
 from pipeline_cli.pipeline import preflight
 from pipeline_cli.pipeline.pacing import Window, backoff
-from pipeline_cli.pipeline.preflight import Inspected, Inspector, Limits, UnusableFileError
+from pipeline_cli.pipeline.preflight import Inspected, Inspector, UnusableFileError
 from pipeline_cli.pipeline.selection import LocalFile, Problem, Unusable
 from pipeline_cli.pipeline.stored import Stored, from_headers, is_same, listed
 from pipeline_cli.pipeline.transfers import PART_BYTES, PARTS_AT_ONCE, Answer, Meter, Transfers, resolve
+from pipeline_cli.pipeline.upload_records import Action, Rules, Upload
 from pipeline_contract.identity import image_id
 
 if TYPE_CHECKING:
@@ -43,54 +43,8 @@ _FATAL = {
     "InvalidToken": "S3 refused the credentials.",
     "AuthorizationHeaderMalformed": "The bucket is in another region.",
     "PermanentRedirect": "The bucket is in another region.",
+    "RequestTimeTooSkewed": "The clock of this machine is wrong.",
 }
-
-
-class Action(StrEnum):
-    """What was done with a file; in a dry run, what would be done."""
-
-    UPLOAD = "upload"
-    REPLACE = "replace"
-    UNCHANGED = "unchanged"
-    REFUSED = "refused"  # the pipeline would refuse it, so it was not sent
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """What became of one file. `code` and `reason` say why it was refused or failed; `seconds` is the request's time.
-
-    `outcome` is what the pipeline made of it, once that is known (see outcomes.py).
-    """
-
-    path: str
-    key: str | None
-    action: Action
-    image_id: str | None = None
-    size: int | None = None
-    checksum: str | None = None  # as S3 writes it: "CRC32:" and four bytes in base64
-    content_type: str | None = None
-    format: str | None = None
-    width: int | None = None
-    height: int | None = None
-    e_tag: str | None = None
-    version_id: str | None = None
-    code: str | None = None
-    reason: str | None = None
-    seconds: float | None = None
-    sent_at: float | None = None  # S3's clock when it had stored the object: seconds since 1970
-    outcome: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How to upload. `limits` None sends what the pipeline would refuse, `overwrite` what is there already."""
-
-    limits: Limits | None = field(default_factory=Limits)
-    overwrite: bool = False
-    dry_run: bool = False
-    concurrency: int = 64
-    read_timeout: float = 60.0  # seconds without a byte moved after which a request is given up
 
 
 class Sender(Protocol):
@@ -147,6 +101,7 @@ class Uploader:
         self._waiting: deque[_Job] = deque()  # for their next attempt
         self._bytes_under_way = 0
         self._network_failures = 0
+        self._heard = False  # whether S3 ever answered
         self._succeeded = 0
         self._started = monotonic()
         self.meter = sender.meter
@@ -275,7 +230,7 @@ class Uploader:
     def _answered(self, job: _Job, answer: Answer) -> Upload | None:
         """What became of the file, or None when it is tried again."""
         if answer.status is not None:
-            self._network_failures = 0
+            self._network_failures, self._heard = 0, True
         if answer.ok:
             self._window.succeeded()
             self._succeeded += 1
@@ -377,7 +332,8 @@ class Uploader:
         stalled = answer.error == "STALLED"
         self._window.congested()
         self._network_failures += 1
-        if self._network_failures >= MAX_NETWORK_FAILURES and not self._succeeded:
+        # awscrt has tried several times by itself, for half a minute.
+        if not (self._heard or stalled) or (self._network_failures >= MAX_NETWORK_FAILURES and not self._succeeded):
             raise ImgpipeError(
                 f"S3 was not reached: {answer.error}: {answer.message}",
                 "Check the network and the endpoint; for the local pipeline: imgpipe local status",
