@@ -1,8 +1,10 @@
 locals {
   zip_dir             = coalesce(var.lambda_zip_dir, "${path.module}/build")
-  image_processor_zip = "${local.zip_dir}/image_processor-${var.architecture}.zip"
+  heic                = var.heic ? "-heic" : ""
+  image_processor_zip = "${local.zip_dir}/image_processor${local.heic}-${var.architecture}.zip"
   db_writer_zip       = "${local.zip_dir}/db_writer-${var.architecture}.zip"
-  zips_missing        = "There is no zip for ${var.architecture} in ${local.zip_dir}. Make it with: imgpipe build --arch ${var.architecture} --out ${local.zip_dir}"
+  build_command       = "imgpipe build --arch ${var.architecture}${var.heic ? " --heic" : ""} --out ${local.zip_dir}"
+  zips_missing        = "The zips of the functions are not all in ${local.zip_dir}. Make them with: ${local.build_command}"
 
   runtime = "python3.13"
 

@@ -15,6 +15,9 @@ locals {
     image_processor_function_name = aws_lambda_function.image_processor.function_name
     db_writer_function_name       = aws_lambda_function.db_writer.function_name
     upload_day_shards             = tostring(var.upload_day_shards)
+    max_pixels                    = var.max_pixels == null ? null : tostring(var.max_pixels)
+    max_bytes                     = var.max_bytes == null ? null : tostring(var.max_bytes)
+    heic                          = tostring(var.heic)
     alarm_topic_arn               = one([for topic in aws_sns_topic.alarms : topic.arn])
     dashboard_url                 = one([for board in aws_cloudwatch_dashboard.this : "${local.console}/cloudwatch/home?region=${var.aws_region}#dashboards:name=${board.dashboard_name}"])
     logs_url                      = "${local.console}/cloudwatch/home?region=${var.aws_region}#logsV2:log-groups$3FlogGroupNameFilter$3D${urlencode(local.name_prefix)}"
@@ -99,6 +102,21 @@ output "db_writer_function_name" {
 output "upload_day_shards" {
   description = "Partitions over which one day's items are spread in UploadDateIndex."
   value       = local.outputs.upload_day_shards
+}
+
+output "max_pixels" {
+  description = "Largest image, in pixels; null for the handler's own limit."
+  value       = local.outputs.max_pixels
+}
+
+output "max_bytes" {
+  description = "Largest file, in bytes; null for the handler's own limit."
+  value       = local.outputs.max_bytes
+}
+
+output "heic" {
+  description = "Whether the image processor decodes HEIC."
+  value       = local.outputs.heic
 }
 
 output "alarm_topic_arn" {

@@ -146,6 +146,12 @@ variable "lambda_zip_dir" {
   default     = null
 }
 
+variable "heic" {
+  description = "Whether the image processor decodes HEIC, the format of phones. Its zip is then another one: imgpipe build --heic."
+  type        = bool
+  default     = false
+}
+
 variable "architecture" {
   description = "Processor of both functions: arm64 or x86_64. The zips are built for one of them."
   type        = string

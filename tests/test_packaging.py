@@ -88,6 +88,7 @@ def test_libraries_are_those_of_the_functions_processor(tmp_path: Path, arch: st
 def test_heic_is_added_on_request(tmp_path: Path, host_zips: dict[str, packaging.BuiltZip]) -> None:
     built = {one.function: one for one in packaging.build(tmp_path, arch="arm64", heic=True)}
     assert "pillow_heif" in {part.name for part in built["image_processor"].parts}
+    assert {Path(one.path).name for one in built.values()} == {"image_processor-heic-arm64.zip", "db_writer-arm64.zip"}
     assert "pillow_heif" not in {part.name for part in host_zips["image_processor"].parts}
 
 

@@ -248,6 +248,7 @@ run "the_outputs_document_says_what_the_outputs_say" {
     aws_region   = "ap-southeast-1"
     environment  = "staging"
     project_name = "a-project-name-of-31-characters"
+    max_pixels   = 100000000
   }
 
   assert {
@@ -272,11 +273,24 @@ run "the_outputs_document_says_what_the_outputs_say" {
       image_processor_function_name = output.image_processor_function_name
       db_writer_function_name       = output.db_writer_function_name
       upload_day_shards             = output.upload_day_shards
+      max_pixels                    = output.max_pixels
+      heic                          = output.heic
       alarm_topic_arn               = output.alarm_topic_arn
       dashboard_url                 = output.dashboard_url
       logs_url                      = output.logs_url
     } : name => { value = value } }
     error_message = "parameter and outputs differ"
+  }
+}
+
+run "heic_needs_a_zip_of_its_own" {
+  variables {
+    heic = true
+  }
+
+  assert {
+    condition     = aws_lambda_function.image_processor.filename == "./tests/zips/image_processor-heic-arm64.zip"
+    error_message = "the image processor gets ${aws_lambda_function.image_processor.filename}"
   }
 }
 

@@ -34,7 +34,6 @@ def deploy(
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
     state: str = typer.Option(None, metavar="s3://BUCKET/PREFIX", help="Keep Terraform's state in S3, for a team."),
     zips: Path = typer.Option(None, metavar="FOLDER", help="Zips that imgpipe build made; without it, they are built."),
-    heic: bool = typer.Option(False, "--heic", help="Add the decoder of HEIC to the zips."),
 ) -> None:
     """Put the pipeline on AWS, or bring it up to date: build, plan, ask, apply, check.
 
@@ -64,7 +63,7 @@ def deploy(
         backend = where.backend(workplace.name, _state_region(context, clients, where, region, plan=plan, yes=yes))
         earlier = earlier or deploying.load_variables(clients.s3, where, workplace.name)
     variables = {"aws_region": region, **earlier, **given}
-    variables["lambda_zip_dir"] = str(_zips(context, workplace, variables, zips, heic=heic))
+    variables["lambda_zip_dir"] = str(_zips(context, workplace, variables, zips))
     workplace.prepare(variables, where)
     context.note(
         f"Deployment {workplace.name}, account {account}, {variables['aws_region']}; "
@@ -123,19 +122,17 @@ def _state_region(context: Context, clients: "Clients", state: "State", region: 
     return region
 
 
-def _zips(
-    context: Context, workplace: "Workplace", variables: Mapping[str, Any], given: Path | None, *, heic: bool
-) -> Path:
+def _zips(context: Context, workplace: "Workplace", variables: Mapping[str, Any], given: Path | None) -> Path:
+    """The folder of the zips: the one given, or one into which they are built now."""
     from pipeline_cli.pipeline import deploying, packaging
 
-    arch = deploying.architecture(variables)
+    arch, heic = deploying.architecture(variables), deploying.heic(variables)
     if given is not None:
         for function in packaging.FUNCTIONS:
-            if not (given / packaging.zip_name(function, arch)).is_file():
-                raise UsageError(
-                    f"There is no {packaging.zip_name(function, arch)} in {given}.",
-                    f"Make it: imgpipe build --arch {arch} --out {given}",
-                )
+            name = packaging.zip_name(function, arch, heic=heic)
+            if not (given / name).is_file():
+                build = f"imgpipe build --arch {arch}{' --heic' if heic else ''} --out {given}"
+                raise UsageError(f"There is no {name} in {given}.", f"Make it: {build}")
         return given.absolute()
     context.note(f"Building the functions for {arch} ...")
     for built in packaging.build(workplace.zips, arch=arch, heic=heic, environ=context.environ):

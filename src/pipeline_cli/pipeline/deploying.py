@@ -153,6 +153,10 @@ def architecture(variables: Mapping[str, Any]) -> str:
     return str(variables.get("architecture") or _DEFAULTS["architecture"])
 
 
+def heic(variables: Mapping[str, Any]) -> bool:
+    return str(variables.get("heic", "")).lower() == "true"
+
+
 def _value(name: str, text: str) -> Any:
     if text != "null" and not text.startswith(("[", "{")):
         return text  # Terraform makes numbers and booleans of it

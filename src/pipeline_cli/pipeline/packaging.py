@@ -116,9 +116,13 @@ def source_folder(name: str) -> Path:
     return Path(pipeline_cli.__file__).parents[2] / name
 
 
-def zip_name(function: str, arch: str) -> str:
-    """The processor is in the name, so that a function never gets a zip that was built for the other one."""
-    return f"{function}-{arch}.zip"
+def zip_name(function: str, arch: str, *, heic: bool = False) -> str:
+    """The name says what is inside, so that a function never gets a zip that was built for another."""
+    return f"{function}{'-heic' if heic and _has_heic(function) else ''}-{arch}.zip"
+
+
+def _has_heic(function: str) -> bool:
+    return (source_folder("lambdas") / function / "requirements-heic.txt").is_file()
 
 
 def host_arch() -> str:
@@ -145,7 +149,7 @@ def build(
         raise UsageError(f"{runtime} is no version of Python.", f"As in: --python {RUNTIME}")
     out.mkdir(parents=True, exist_ok=True)
     for function in FUNCTIONS:
-        yield _build_one(function, out / zip_name(function, arch), arch, runtime, heic, environ)
+        yield _build_one(function, out / zip_name(function, arch, heic=heic), arch, runtime, heic, environ)
 
 
 def _build_one(function: str, path: Path, arch: str, runtime: str, heic: bool, environ: Mapping[str, str]) -> BuiltZip:
