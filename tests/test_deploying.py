@@ -20,6 +20,7 @@ from moto import mock_aws
 
 from pipeline_cli import deployment as deployments
 from pipeline_cli.app import run
+from pipeline_cli.commands import deploy as deploy_command
 from pipeline_cli.commands.open import Page, console_address
 from pipeline_cli.context import Context
 from pipeline_cli.deployment import Deployment, Parameters
@@ -144,6 +145,25 @@ def test_variables_travel_beside_the_state(s3: Any) -> None:
     assert deploying.load_variables(s3, state, "prod") == {"environment": "prod"}
     deploying.forget_variables(s3, state, "prod")
     assert deploying.load_variables(s3, state, "prod") == {}
+
+
+def test_which_deployment_is_meant(environ: dict[str, str]) -> None:
+    def name(*, chosen: str | None = None, **given: str) -> str:
+        context = Context(environ=environ)
+        context.options.deployment = chosen
+        return deploy_command._name(context, given)
+
+    assert name() == "image-pipeline-dev"
+    assert name(environment="prod") == "image-pipeline-prod"
+    deployments.use("local", environ)
+    assert name() == "image-pipeline-dev"
+    deployments.use("pictures", environ)
+    assert name() == "pictures"
+    assert name(thumbnail_size="320") == "pictures"
+    assert name(environment="prod") == "image-pipeline-prod", "another one than that in use"
+    environ["IMGPIPE_DEPLOYMENT"] = "here"
+    assert name(environment="prod") == "here"
+    assert name(chosen="there") == "there"
 
 
 # Terraform's words

@@ -37,8 +37,9 @@ def deploy(
 ) -> None:
     """Put the pipeline on AWS, or bring it up to date: build, plan, ask, apply, check.
 
-    Variables and the place of the state are remembered. -d names the deployment; without it, project_name and
-    environment do (image-pipeline-dev). terraform/variables.tf describes the variables. Needs Terraform 1.11.
+    Variables and the place of the state are remembered. -d names the deployment; without it, the variables
+    project_name and environment do, or imgpipe use (image-pipeline-dev at first). docs/deploying.md has all variables.
+    Needs Terraform 1.11.
 
     \b
     imgpipe deploy --plan
@@ -89,10 +90,15 @@ def deploy(
 
 
 def _name(context: Context, given: Mapping[str, Any]) -> str:
+    """The deployment: as it is called, as its variables call it, the one in use, or the default."""
     from pipeline_cli.pipeline import deploying
 
-    prefix = deploying.name_prefix(given)
-    return context.options.deployment or context.environ.get("IMGPIPE_DEPLOYMENT") or prefix
+    if name := context.options.deployment or context.environ.get("IMGPIPE_DEPLOYMENT"):
+        return name
+    used = deployments.used(context.environ)
+    if used in (None, deployments.LOCAL) or given.keys() & {"project_name", "environment"}:
+        return deploying.name_prefix(given)
+    return str(used)
 
 
 def _region(context: Context, given: Mapping[str, Any], workplace: "Workplace") -> str:
