@@ -1,5 +1,6 @@
 """Starting and stopping the local pipeline, and every way in which that can go wrong."""
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,14 @@ from local_pipeline import IMGPIPE, PATIENCE, LocalPipeline, eventually
 from test_local_pipeline import jpeg
 
 pytestmark = [pytest.mark.emulator, pytest.mark.slow]
+
+
+def command_lines() -> list[str]:
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
 
 
 def processes_of(pipeline: LocalPipeline) -> list[str]:
@@ -176,6 +185,39 @@ def test_in_the_foreground_a_killed_emulator_is_reported(stopped_pipeline: Local
     assert process.returncode == 1
     assert "ended unexpectedly" in said
     assert nothing_is_left(stopped_pipeline)
+
+
+def test_up_waits_for_an_emulator_that_has_lost_its_supervisor(up: LocalPipeline) -> None:
+    before = up.process
+    os.kill(before["pid"], signal.SIGKILL)
+    up.run("local", "up", "--detach", "--port", 0)
+    assert up.process["pid"] != before["pid"]
+    assert len([line for line in processes_of(up) if "local.emulator" in line]) == 1
+
+
+@pytest.mark.parametrize("command", [("up", "--detach", "--port", "0"), ("demo",)])
+@pytest.mark.parametrize("after", [0.5, 1.5, 3.0])
+def test_interrupted_while_it_starts_it_leaves_nothing(
+    stopped_pipeline: LocalPipeline, tmp_path: Path, command: tuple[str, ...], after: float
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [IMGPIPE, "local", *command],
+        env=stopped_pipeline.environ | {"TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=PATIENCE)
+    if process.returncode == 0:
+        return  # it was quicker
+    assert process.returncode in (130, -signal.SIGINT), said  # -SIGINT: before Python could say anything
+    assert nothing_is_left(stopped_pipeline)
+    assert list(temporary.iterdir()) == []
+    assert not [line for line in command_lines() if str(temporary) in line]
 
 
 def test_the_users_own_aws_settings_do_not_reach_it(stopped_pipeline: LocalPipeline) -> None:

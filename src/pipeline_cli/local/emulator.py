@@ -5,6 +5,7 @@ and when its supervisor is gone.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -68,7 +69,8 @@ async def _serve(settings: Settings) -> None:
             if os.getppid() != settings.supervisor:
                 log.warning("The supervisor is gone: stopping")
                 return
-            await asyncio.wait({asyncio.ensure_future(stop.wait())}, timeout=SUPERVISOR_CHECK_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), SUPERVISOR_CHECK_SECONDS)
 
     beside = [asyncio.create_task(run()) for run in BACKGROUND]
     serving: Any = app

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -156,11 +156,11 @@ def stop(home: Home) -> Running | None:
     if running is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(running.pid, signal.SIGTERM)
-    if not _wait_unlocked(home, STOP_SECONDS) and running is not None:
+    if not wait_unlocked(home, STOP_SECONDS) and running is not None:
         for pid in (running.pid, running.emulator_pid):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-        _wait_unlocked(home, STOP_SECONDS)
+        wait_unlocked(home, STOP_SECONDS)
     if home.locked():
         raise LocalError(
             "The local pipeline does not stop.", f"See what holds {home.lock}, and end it.", code="LOCAL_STUCK"
@@ -169,10 +169,11 @@ def stop(home: Home) -> Running | None:
     return running
 
 
-def _wait_unlocked(home: Home, seconds: float) -> bool:
+def wait_unlocked(home: Home, seconds: float, *, unless: Callable[[], bool] = lambda: False) -> bool:
+    """Whether nobody holds the lock, now or within so many seconds; `unless` ends the waiting."""
     deadline = time.monotonic() + seconds
     while home.locked():
-        if time.monotonic() > deadline:
+        if unless() or time.monotonic() > deadline:
             return False
         time.sleep(POLL_SECONDS)
     return True

@@ -27,6 +27,7 @@ from pipeline_cli.local.instance import (
     endpoint_url,
     exclusive,
     process_started,
+    wait_unlocked,
     write_running,
 )
 
@@ -43,6 +44,8 @@ def supervise(home: Home, data: Path, port: int, ready: Callable[[Running], None
     `ready` is called once, when the emulator answers. LocalError when it cannot start: another one runs, the port is
     taken (0 picks a free one), ministack is not there or not the one that is known.
     """
+    # An emulator that has just lost its supervisor still saves its state.
+    wait_unlocked(home, STOP_SECONDS, unless=lambda: home.running() is not None)
     running_elsewhere = "The local pipeline is already running"
     with (
         exclusive(home.lock, f"{running_elsewhere}.", "See: imgpipe local status") as lock,
