@@ -37,6 +37,14 @@ WALLPAPERS = (Path("/usr/share/wallpapers"), Path("/usr/share/backgrounds"))
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".gif"})
 LEAST_PROGRESSIVE_PIXELS = 4_000_000
 
+ENOUGH_REAL = 4
+DERIVED: dict[str, tuple[str, str, dict[str, object]]] = {
+    "JPEG progressive": ("JPEG", "-progressive.jpg", {"quality": 88, "progressive": True}),
+    "PNG": ("PNG", ".png", {}),
+    "WebP": ("WEBP", ".webp", {"quality": 80}),
+    "AVIF": ("AVIF", ".avif", {"quality": 65, "speed": 8}),
+}
+
 # By class and size: how many times faster than the original, pyvips and sharp at least.
 TARGETS = {
     ("JPEG baseline", 200): (1.15, 1.15, 1.15),
@@ -136,17 +144,19 @@ def classify(image: Image.Image) -> str | None:
 
 
 def derived(real: list[Sample]) -> list[Sample]:
-    """Up to three WebP and AVIF files of the pixels of baseline photographs: real ones of the kind are rare."""
+    """Files of the pixels of up to three baseline photographs, for classes of which there are few real ones."""
     sources = [sample.path for sample in real if sample.kind == "JPEG baseline" and sample.upright][:3]
     made = []
-    for kind, suffix, options in (("WebP", ".webp", {"quality": 80}), ("AVIF", ".avif", {"quality": 65, "speed": 8})):
+    for kind, (image_format, suffix, options) in DERIVED.items():
+        if sum(sample.kind == kind for sample in real) >= ENOUGH_REAL:
+            continue
         for source in sources:
             path = CACHE / "derived" / f"{source.stem}{suffix}"
             if not path.is_file():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 buffer = BytesIO()
                 with Image.open(source) as image:
-                    image.convert("RGB").save(buffer, kind.upper(), **options)
+                    image.convert("RGB").save(buffer, image_format, **options)
                 path.write_bytes(buffer.getvalue())
             made.append(Sample(path, kind, upright=True, derived=True))
     return made
