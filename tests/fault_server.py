@@ -8,6 +8,7 @@ import base64
 import hashlib
 import http.server
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -51,6 +52,7 @@ class World:
     before_put: Callable[[str], None] = lambda key: None
     objects: dict[str, Object] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    access_keys: list[str] = field(default_factory=list)
     parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
     slow: float = 0.0  # seconds that every PUT takes
     under_way: int = 0
@@ -63,16 +65,18 @@ class World:
 
 
 @contextmanager
-def fault_server(world: World) -> Iterator[str]:
+def fault_server(world: World, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     class Handler(_Handler):
         pass
 
     Handler.world = world
     server = _Server(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
     finally:
         world.stop.set()
         server.shutdown()
@@ -99,6 +103,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         key = unquote(url.path).split("/", 2)[2] if url.path.count("/") > 1 else ""
         with self.world.lock:
             self.world.requests.append((self.command, key))
+            self.world.access_keys.append(self.headers["Authorization"].partition("Credential=")[2].partition("/")[0])
             number = self.world.count(self.command, key)
         return key, parse_qs(url.query, keep_blank_values=True), self.world.fault(self.command, key, number)
 

@@ -3,13 +3,21 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from fault_server import Fault, Object, World, fault_server
 from upload_files import command, jpeg, run
@@ -271,3 +279,80 @@ def test_concurrency_follows_what_the_server_takes(world: World, tmp_path: Path)
     done = run("upload", str(tmp_path / "photos"))
     assert done.code == 0, done.stderr
     assert arrived(world) == contents
+
+
+def test_credentials_that_expire_are_fetched_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A profile whose credentials come from a program and are always about to expire, as those of SSO do at night."""
+    contents = files(tmp_path / "photos", 40)
+    program = tmp_path / "credentials.py"
+    program.write_text(
+        "import datetime, json, pathlib\n"
+        f"calls = pathlib.Path({str(tmp_path / 'calls')!r})\n"
+        "calls.open('a').write('x')\n"
+        "soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=12)\n"
+        "print(json.dumps({'Version': 1, 'AccessKeyId': f'KEY{calls.stat().st_size}', 'SecretAccessKey': 's',\n"
+        "                  'SessionToken': 't', 'Expiration': soon.isoformat()}))\n"
+    )
+    config = tmp_path / "aws-config"
+    config.write_text(f"[profile night]\nregion = us-east-1\ncredential_process = {sys.executable} {program}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    done = run("--profile", "night", "upload", str(tmp_path / "photos"), "--concurrency", "2")
+    assert done.code == 0, done.stderr
+    assert arrived(world) == contents
+    assert len(set(world.access_keys)) > 2
+    assert all(key.startswith("KEY") for key in world.access_keys)
+
+
+def test_no_credentials_is_one_clear_error(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    files(tmp_path / "photos", 2)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    done = run("upload", str(tmp_path / "photos"), "--output", "json")
+    assert done.code == 3
+    assert json.loads(done.stderr.splitlines()[-1])["error"]["code"] == "NO_CREDENTIALS"
+
+
+def test_https_with_a_ca_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    contents = files(tmp_path / "photos", 6)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate(tmp_path))
+    (tmp_path / "outputs.json").write_text(json.dumps({"upload_bucket_name": {"value": "uploads"}}))
+    monkeypatch.setenv("IMGPIPE_OUTPUTS", str(tmp_path / "outputs.json"))
+    world = World()
+    with fault_server(world, tls) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
+        done = run("upload", str(tmp_path / "photos"))
+        assert done.code == 0, done.stderr
+        assert arrived(world) == contents
+
+
+def certificate(folder: Path) -> Path:
+    """A self-signed certificate for 127.0.0.1, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = signed.public_bytes(serialization.Encoding.PEM)
+    (folder / "certificate.pem").write_bytes(pem)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file = folder / "server.pem"
+    file.write_bytes(pem + private)
+    return file

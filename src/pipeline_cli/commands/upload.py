@@ -88,7 +88,7 @@ def upload(
             concurrency=concurrency,
             read_timeout=read_timeout,
         ),
-        ca_bundle=context.environ.get("AWS_CA_BUNDLE"),
+        ca_bundle=context.clients.session.get_config_variable("ca_bundle"),
     )
     waiter = _waiter(context, bucket) if wait and not dry_run else None
     tally = Tally()
