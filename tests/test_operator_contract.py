@@ -96,7 +96,7 @@ def test_the_names_are_kept(world: Deployed) -> None:
     assert names(world, "dlq", "archive", "--keep") == ["action", *LETTER]
     assert names(world, "dlq", "purge", "--dry-run") == ["action", *LETTER]
     assert names(world, "logs") == EVENT
-    assert names(world, "trace", "a.jpg") == ["imageId", "bucket", "key", "outcome", "gap", "hint", "steps"]
+    assert names(world, "trace", "a.jpg") == ["imageId", "bucket", "key", "outcome", "gap", "hint", "steps", "unseen"]
     assert list(world.json("trace", "a.jpg")["steps"][0]) == ["time", "where", "what", "detail"]
 
 

@@ -47,7 +47,7 @@ def trace(
         now=context.now(),
         since=moment(since, context.now()) if since else None,
     )
-    if not found.known:
+    if not found.known and not found.unseen:
         raise NotFoundError(
             f"Nothing is known of {image}.", "It was never uploaded here, or long ago. See: imgpipe meta query"
         )
@@ -62,6 +62,8 @@ def trace(
         head = Text.assemble(escape(made.key or ""), "  ", outcome, (f"  {made.image_id}", "dim"))
         context.out.console.print(head)
     context.out.rows(made.steps, COLUMNS)
+    for place in made.unseen:
+        context.note(f"Could not look at the {place}")
     if made.gap:
         context.note(f"{made.outcome}: {made.gap}")
     if made.hint:

@@ -1,9 +1,9 @@
 """Where one image is, and how it got there: object, log lines, dead letters, item and thumbnails as one timeline."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline_cli.pipeline.dead_letter_queues import Queue, Selection, read
 from pipeline_cli.pipeline.dead_letters import DeadLetter
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
+
+T = TypeVar("T")
 
 PROMPT = 300.0  # seconds; an image that took longer did not just start
 LOG_DAYS = 14  # how far back log lines are looked for, unless the upload is younger
@@ -48,7 +50,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is known of an image, from everywhere."""
+    """What is known of an image, from everywhere; `unseen` names the places that could not be looked at, and why."""
 
     image_id: str
     bucket: str | None
@@ -58,6 +60,7 @@ class Found:
     thumbnails: tuple[Stored, ...]
     letters: tuple[DeadLetter, ...]
     events: tuple[LogEvent, ...]
+    unseen: tuple[str, ...] = ()
 
     @property
     def known(self) -> bool:
@@ -75,6 +78,7 @@ class Journey:
     gap: str | None
     hint: str | None
     steps: tuple[Step, ...]
+    unseen: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +103,15 @@ def find(
     since: datetime | None = None,
 ) -> Found:
     """Looks everywhere. `since`: from when log lines are read; by default from a minute before the upload."""
-    item = get(dynamodb, places.table, image.image_id)
+    unseen: list[str] = []
+    item = _seen("table", lambda: get(dynamodb, places.table, image.image_id), None, unseen)
     bucket, key = image.bucket, image.key
     if key is None and item is not None:
         bucket, key = item.get("bucket"), item.get("originalKey")
-    there = _head(s3, bucket, key) if bucket and key else None
+    there = None
+    if bucket and key:
+        there = _seen("upload bucket", lambda: _head(s3, bucket, key), None, unseen)
+    selection = Selection(ids=frozenset({image.image_id}))
     start = since or _log_start(there, item, now)
     return Found(
         image.image_id,
@@ -111,17 +119,35 @@ def find(
         key,
         there,
         item,
-        tuple(of_image(s3, places.thumbnail_bucket, image.image_id)),
-        read(sqs, places.queues, Selection(ids=frozenset({image.image_id}))).letters,
-        tuple(about(logs, places.groups, image.image_id, since=start.timestamp(), until=now + 60)),
+        _seen("thumbnail bucket", lambda: tuple(of_image(s3, places.thumbnail_bucket, image.image_id)), (), unseen),
+        _seen("dead letters", lambda: read(sqs, places.queues, selection).letters, (), unseen),
+        _seen(
+            "logs",
+            lambda: tuple(about(logs, places.groups, image.image_id, since=start.timestamp(), until=now + 60)),
+            (),
+            unseen,
+        ),
+        tuple(unseen),
     )
+
+
+def _seen(place: str, look: Callable[[], T], otherwise: T, unseen: list[str]) -> T:
+    """What a look at a place shows. A place that is gone or closed to us hides its part, not the others'."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return look()
+    except ClientError as error:
+        said = error.response.get("Error", {})
+        unseen.append(f"{place}: {said.get('Code')} {said.get('Message', '')}".rstrip())
+        return otherwise
 
 
 def journey(found: Found, now: float) -> Journey:
     """The timeline and the verdict of what was found."""
     outcome, gap, hint = _verdict(found, datetime.fromtimestamp(now, UTC))
     steps = tuple(sorted(_steps(found), key=lambda step: step.time))
-    return Journey(found.image_id, found.bucket, found.key, outcome, gap, hint, steps)
+    return Journey(found.image_id, found.bucket, found.key, outcome, gap, hint, steps, found.unseen)
 
 
 def _verdict(found: Found, now: datetime) -> tuple[Outcome, str | None, str | None]:
@@ -137,7 +163,8 @@ def _verdict(found: Found, now: datetime) -> tuple[Outcome, str | None, str | No
         if item.get("status") == Status.FAILED:
             return Outcome.FAILED, _reason(item), "imgpipe dlq show --id " + found.image_id
         if item.get("status") == Status.COMPLETED:
-            if not any(one.pixels is None for one in found.thumbnails):
+            thumbnails_seen = not any(place.startswith("thumbnail bucket") for place in found.unseen)
+            if thumbnails_seen and not any(one.pixels is None for one in found.thumbnails):
                 return Outcome.COMPLETED, "its thumbnail is missing", "imgpipe reconcile"
             return Outcome.COMPLETED, None, None
     if found.letters:
