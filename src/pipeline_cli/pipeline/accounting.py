@@ -223,7 +223,9 @@ def judge(image: Image, bucket: str, settled_before: float) -> Verdict:
         left = _orphans(image, "of an object that does not claim to be an image", source, Repair.REPROCESS)
         return Verdict(Outcome.IGNORED, superseded, left)
     if item is None:
-        found = _disagreement(image, Kind.MISSING_ITEM, source, "no item speaks of the object", Repair.PROCESS)
+        # Thumbnails that lie about are cleared away by a reprocess alone.
+        repair = Repair.REPROCESS if image.thumbnails else Repair.PROCESS
+        found = _disagreement(image, Kind.MISSING_ITEM, source, "no item speaks of the object", repair)
     else:
         said = "deleted" if item.status is Status.DELETED else f"of eTag {item.e_tag}"
         found = _disagreement(image, Kind.STALE_ITEM, source, f"the item is {said}", Repair.REPROCESS)
