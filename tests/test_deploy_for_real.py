@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -142,6 +143,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The stack, applied by `imgpipe deploy` with zips for this machine's Python and state in a new S3 bucket."""
     folder = tmp_path_factory.mktemp("world")
     terraform_tools.initialised(tmp_path_factory.mktemp("probe"))  # skips where Terraform or its provider is not
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not here to make the emulator's certificate")
     host = f"{sys.version_info.major}.{sys.version_info.minor}"
     arch = packaging.host_arch()
     list(packaging.build(folder / "zips", arch=arch, runtime=host))

@@ -437,6 +437,34 @@ def test_a_resource_that_is_gone_makes_the_parameter_be_read_again() -> None:
         assert imgpipe("outputs", "name_prefix") == (0, "new")
 
 
+def test_a_terraform_folder_whose_state_is_elsewhere(tmp_path: Path, environ: dict[str, str]) -> None:
+    folder = tmp_path / "terraform"
+    (folder / ".terraform").mkdir(parents=True)
+    (folder / ".terraform/terraform.tfstate").write_text('{"backend": {"type": "s3"}}')
+    (tmp_path / "bin").mkdir()
+    asked = tmp_path / "asked"
+    program(
+        tmp_path / "bin",
+        f"""
+        open({str(asked)!r}, "a").write(" ".join(sys.argv[1:]) + "\\n")
+        print(json.dumps({{"name_prefix": {{"value": "elsewhere", "type": "string"}}}}))
+        """,
+    )
+    environ["PATH"] = str(tmp_path / "bin")
+    for _ in range(2):
+        assert deployments.find(None, environ=environ, directory=tmp_path).name == "elsewhere"
+    assert asked.read_text().splitlines() == [f"-chdir={folder} output -json -no-color"], (
+        "the second time from the cache"
+    )
+    program(tmp_path / "bin", "sys.exit('no credentials')")
+    deployments.forget_cached(environ)
+    with pytest.raises(ConfigurationError, match="no credentials"):
+        deployments.find(None, environ=environ, directory=tmp_path)
+    environ["PATH"] = str(tmp_path / "nothing")
+    with pytest.raises(ConfigurationError, match="terraform is not here"):
+        deployments.find(None, environ=environ, directory=tmp_path)
+
+
 def test_forgetting_a_deployment_forgets_the_choice_of_it(environ: dict[str, str]) -> None:
     deployments.register("prod", {"name_prefix": {"value": "prod"}}, environ)
     deployments.use("prod", environ)

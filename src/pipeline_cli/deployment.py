@@ -9,6 +9,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +120,7 @@ class Parameters:
         source = f"/imgpipe/{name}/outputs"
         digest = hashlib.sha256(f"{self.scope}\0{name}".encode()).hexdigest()[:16]
         file = _cache(self.environ) / f"{digest}.json"
-        text = self._cached(file)
+        text = _fresh(file, self.now())
         if text is None:
             text = self.read(source)
             if text is None:
@@ -129,13 +131,6 @@ class Parameters:
             return Deployment(name, source, values(json.loads(text), source))
         except ValueError as error:
             raise ConfigurationError(f"{source} is not JSON: {error}", code="OUTPUTS_UNREADABLE") from error
-
-    def _cached(self, file: Path) -> str | None:
-        try:
-            age = self.now() - file.stat().st_mtime
-            return file.read_text() if 0 <= age < CACHED_SECONDS else None
-        except FileNotFoundError:
-            return None
 
 
 def forget_cached(environ: Mapping[str, str]) -> None:
@@ -166,7 +161,7 @@ def find(
     if chosen := environ.get("IMGPIPE_DEPLOYMENT") or used(environ):
         return named(chosen, environ=environ, parameters=parameters)
     for folder in (directory, *directory.parents):
-        if (found := _from_terraform(folder / "terraform")) is not None:
+        if (found := _from_terraform(folder / "terraform", environ)) is not None:
             return found
     raise ConfigurationError(
         "No deployment was found.",
@@ -291,13 +286,47 @@ def _from_text(text: str) -> dict[str, Any]:
     }
 
 
-def _from_terraform(folder: Path) -> Deployment | None:
-    """A Terraform folder with state of its own: the outputs lie in the state file, which is faster than terraform."""
+def _from_terraform(folder: Path, environ: Mapping[str, str]) -> Deployment | None:
+    """A Terraform folder: the outputs lie in its state file, which is faster than terraform, unless the state is
+    elsewhere."""
     state = folder / "terraform.tfstate"
-    if not state.is_file():
+    if state.is_file():
+        document = json.loads(state.read_text()).get("outputs")
+    elif (folder / ".terraform/terraform.tfstate").is_file():  # says which backend has the state
+        document = _backend_outputs(folder, environ)
+    else:
         return None
-    document = json.loads(state.read_text()).get("outputs")
     if not document:
         return None
-    outputs = values(document, str(state))
-    return Deployment(outputs.get("name_prefix") or folder.parent.name, str(state), outputs)
+    outputs = values(document, str(folder))
+    return Deployment(outputs.get("name_prefix") or folder.parent.name, str(folder), outputs)
+
+
+def _backend_outputs(folder: Path, environ: Mapping[str, str]) -> Any:
+    """What Terraform says of state that is not in its folder; kept for ten minutes, as it takes seconds."""
+    file = _cache(environ) / f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
+    if (cached := _fresh(file, time.time())) is not None:
+        return json.loads(cached)
+    command = ["terraform", f"-chdir={folder}", "output", "-json", "-no-color"]
+    try:
+        result = subprocess.run(command, env=dict(environ), capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"{folder} keeps its state elsewhere, and terraform is not here to ask.",
+            "Install Terraform, or name the deployment: -d NAME",
+            code="NO_TERRAFORM",
+        ) from error
+    if result.returncode:
+        said = " ".join(result.stderr.split())
+        raise ConfigurationError(f"terraform output in {folder} failed: {said}", code="TERRAFORM_FAILED")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(result.stdout)
+    return json.loads(result.stdout)
+
+
+def _fresh(file: Path, now: float) -> str | None:
+    """What is remembered in a file of the cache, unless it is too old."""
+    try:
+        return file.read_text() if 0 <= now - file.stat().st_mtime < CACHED_SECONDS else None
+    except FileNotFoundError:
+        return None
