@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from deployed import THUMBNAILS, UPLOADS, Deployed, Terminal, deployed
 from pipeline_cli.commands import thumbs
@@ -145,3 +146,21 @@ def test_a_key_cannot_choose_where_its_file_lies(key: str) -> None:
     assert not name.startswith(".")
     assert name.isprintable()
     assert name.endswith(".thumb.jpg")
+
+
+def test_a_thumbnail_is_shown_in_a_terminal_and_nowhere_else(world: Deployed) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 20), (255, 0, 0)).save(buffer, "JPEG", quality=95)
+    world.put_thumbnail(world.put_item("a.jpg"), buffer.getvalue())
+    code, out, err = world.run("thumbs", "show", "a.jpg", stdout=Terminal())
+    assert code == 0, err
+    assert out.count("\u2580") == 40 * 10
+    assert out.splitlines()[-1].startswith("a.jpg")
+    assert world.run("thumbs", "show", "a.jpg")[0] == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a" + bytes(50), b"\xff\xd8\xff\xe0" + bytes(20)])
+def test_what_is_no_thumbnail_is_not_shown(world: Deployed, data: bytes) -> None:
+    world.put_thumbnail(world.put_item("a.jpg"), data)
+    code, _, err = world.run("thumbs", "show", "a.jpg", stdout=Terminal())
+    assert (code, "cannot be shown" in err) == (ExitCode.FAILED, True)

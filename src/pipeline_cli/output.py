@@ -13,13 +13,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from pipeline_cli.errors import UsageError
 from pipeline_contract.codec import camel
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+
+WIDE = 110  # columns of a terminal from which on a table shows everything
 
 
 class Format(StrEnum):
@@ -76,13 +80,18 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a list: `name` is the field of the row (dots reach inside) and the header of CSV and TSV."""
+    """A column of a list: `name` is the field of the row (dots reach inside) and the header of CSV and TSV.
+
+    A table keeps the cells of a `whole` column in one line, and leaves a `wide` column out of a narrow terminal.
+    """
 
     name: str
     title: str
     right: bool = False
     show: Callable[[Any], str] | None = None  # how a table shows the value to people
     style: Callable[[Any], str] | str = ""
+    whole: bool = False
+    wide: bool = False
 
 
 def size(value: Any) -> str:
@@ -129,19 +138,23 @@ class Renderer:
         if self.format in (Format.JSON, Format.JSONL):
             self.line(to_json(record, indent=2 if self.format is Format.JSON else None))
             return
-        pairs = [{"field": name, "value": value} for name, value in _flat(plain(record))]
         if self.format is not Format.TABLE:
+            pairs = [{"field": name, "value": value} for name, value in _flat(plain(record))]
             self.rows(pairs, (Column("field", "Field"), Column("value", "Value")))
             return
+        self.console.print(self.grid(record, title=title))
+
+    def grid(self, record: Any, *, title: str = "") -> "Table":
+        """One result as a table of names and values, for what draws it again and again."""
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=None, show_header=False, pad_edge=False, title=title or None, title_justify="left")
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
-        for pair in pairs:
-            table.add_row(Text(escape(pair["field"])), Text(_cell(pair["value"])))
-        self.console.print(table)
+        for name, value in _flat(plain(record)):
+            table.add_row(Text(escape(name)), Text(_cell(value)))
+        return table
 
     def line(self, text: str) -> None:
         """One line of data, as it is: the caller has made it safe."""
@@ -212,8 +225,10 @@ class Renderer:
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD if self.interactive else None, pad_edge=False)
+        columns = [column for column in columns if not column.wide or self.console.width >= WIDE]
         for column in columns:
-            table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+            justify: Literal["left", "right"] = "right" if column.right else "left"
+            table.add_column(column.title, justify=justify, overflow="fold", no_wrap=column.whole)
         count = 0
         for row in rows:
             count += 1

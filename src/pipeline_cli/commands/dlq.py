@@ -42,8 +42,8 @@ GROUP_COLUMNS = (
     CLASS,
     CODE,
     STAGE,
-    Column("redrivable", "Redrivable", right=True),
-    Column("example", "For example"),
+    Column("redrivable", "Redrivable", right=True, wide=True),
+    Column("example", "For example", wide=True),
     Column("hint", "What to do"),
 )
 
@@ -129,9 +129,9 @@ def _columns(context: Context) -> tuple[Column, ...]:
         CODE,
         Column("message", "Says"),
         STAGE,
-        Column("failedAt", "Age", right=True, show=ago(context)),
-        Column("attempts", "Tries", right=True),
-        Column("receives", "Reads", right=True),
+        Column("failedAt", "Age", right=True, show=ago(context), whole=True),
+        Column("attempts", "Tries", right=True, wide=True),
+        Column("receives", "Reads", right=True, wide=True),
         MESSAGE,
     )
 

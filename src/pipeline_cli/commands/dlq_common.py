@@ -22,10 +22,15 @@ from pipeline_contract.failures import FailureClass, FailureCode, Stage
 
 _CLASS_STYLES = {"PERMANENT": "red", "TRANSIENT": "yellow", "CONFIG": "magenta"}
 KEY = Column("key", "Image", show=lambda key: str(key or "?"))
-CLASS = Column("class", "Class", style=lambda name: _CLASS_STYLES.get(str(name), ""))
-CODE = Column("code", "Reason", show=lambda code: str(code or "?"))
-STAGE = Column("stage", "Stage")
-MESSAGE = Column("messageId", "Message", show=lambda name: str(name)[:8])
+CLASS = Column("class", "Class", style=lambda name: _CLASS_STYLES.get(str(name), ""), whole=True, wide=True)
+CODE = Column("code", "Reason", show=lambda code: str(code or "?"), style=lambda code: _code_style(code), whole=True)
+STAGE = Column("stage", "Stage", whole=True, wide=True)
+MESSAGE = Column("messageId", "Message", show=lambda name: str(name)[:8], whole=True)
+
+
+def _code_style(code: Any) -> str:
+    known = FailureCode(code).failure_class if code in FailureCode.__members__ else FailureClass.TRANSIENT
+    return _CLASS_STYLES[known]
 
 
 def _options(

@@ -7,7 +7,7 @@ from pipeline_cli.cli import App
 from pipeline_cli.context import Context
 from pipeline_cli.errors import UnhealthyError
 from pipeline_cli.moments import duration
-from pipeline_cli.output import Column
+from pipeline_cli.output import Column, Format, escape
 from pipeline_cli.pipeline import checks, probe
 from pipeline_cli.pipeline.checks import Check, Verdict
 
@@ -15,7 +15,7 @@ app = App()
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "unknown": "dim"}
 COLUMNS = (
-    Column("verdict", "", style=lambda verdict: _STYLES[verdict]),
+    Column("verdict", "", style=lambda verdict: _STYLES[verdict], whole=True),
     Column("check", "Check"),
     Column("detail", "Finding"),
     Column("fix", "What to do"),
@@ -45,7 +45,13 @@ def doctor(
             found.append(check)
             yield check
 
-    context.out.rows(findings(), COLUMNS)
+    if context.out.format is Format.TABLE:
+        context.out.rows(findings(), COLUMNS[:-1])
+        for check in found:
+            if check.fix:  # below the table, where a command stays in one piece
+                context.out.line(f"{check.check}: {escape(check.fix)}")
+    else:
+        context.out.rows(findings(), COLUMNS)
     counted = Counter(check.verdict for check in found)
     context.note(", ".join(f"{counted[verdict]} {verdict}" for verdict in Verdict if counted[verdict]) + ".")
     if counted[Verdict.FAIL]:

@@ -29,12 +29,12 @@ DEFAULT_LIMIT = 50
 _STYLES = {"COMPLETED": "green", "FAILED": "red", "DELETED": "dim"}
 COLUMNS = (
     Column("originalKey", "Image"),
-    Column("status", "Status", style=lambda status: _STYLES.get(str(status), "")),
-    Column("format", "Format"),
+    Column("status", "Status", whole=True, style=lambda status: _STYLES.get(str(status), "")),
+    Column("format", "Format", whole=True),
     Column("width", "Width", right=True),
     Column("height", "Height", right=True),
-    Column("fileSize", "Size", right=True, show=size),
-    Column("uploadDate", "Uploaded", show=lambda date: str(date or "")[:19].replace("T", " ")),
+    Column("fileSize", "Size", right=True, show=size, whole=True, wide=True),
+    Column("uploadDate", "Uploaded (UTC)", show=lambda date: str(date or "")[:16].replace("T", " "), whole=True),
 )
 
 

@@ -1,5 +1,4 @@
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -7,12 +6,9 @@ from pipeline_cli.cli import App
 from pipeline_cli.commands.dlq_common import queues
 from pipeline_cli.context import Context
 from pipeline_cli.errors import ExitCode, UnhealthyError
-from pipeline_cli.output import Column, Format, escape
+from pipeline_cli.output import Column, Format
 from pipeline_cli.pipeline import health
 from pipeline_cli.pipeline.health import Health, Parts
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 app = App()
 
@@ -45,7 +41,7 @@ def status(
         raise typer.Exit(ExitCode.INTERRUPTED)
     seen = _look(context)
     if context.out.format is Format.TABLE:
-        context.out.console.print(_table(seen))
+        context.out.record(_lines(seen))
     elif context.out.format in (Format.JSON, Format.JSONL):
         context.out.record(seen)
     else:
@@ -81,7 +77,7 @@ def _watch(context: Context, interval: float) -> None:
 
             with Live(console=context.out.console, auto_refresh=False) as live:
                 for seen in ticks():
-                    live.update(_table(seen), refresh=True)
+                    live.update(context.out.grid(_lines(seen)), refresh=True)
         elif context.out.format in (Format.JSON, Format.JSONL):
             context.out.rows(ticks(), COLUMNS)
         else:
@@ -101,25 +97,16 @@ def _row(seen: Health) -> dict[str, object]:
     }
 
 
-def _table(seen: Health) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("time", f"{seen.at:%Y-%m-%d %H:%M:%S} UTC")
-    table.add_row("uploaded", f"{seen.uploaded_last_hour} in the last hour")
+def _lines(seen: Health) -> dict[str, str]:
+    """What people read."""
     failed = f"{seen.needs_attention}: imgpipe meta query --status failed" if seen.needs_attention else "none"
-    table.add_row("failed images", failed)
-    for depth in seen.queues:
-        dead = depth.queue != "metadata"
-        style = "red" if dead and depth.waiting + depth.in_flight else ""
-        table.add_row(depth.queue, Text(f"{depth.waiting} waiting, {depth.in_flight} being read", style=style))
-    for function in seen.functions:
-        table.add_row(function.name, f"{function.state}, last update {function.last_update}")
-    table.add_row("feed of db_writer", seen.writer_mapping)
-    table.add_row("alarms", ", ".join(map(escape, seen.alarms_ringing)) or "none rings")
-    verdict = Text("all well", style="green") if not seen.problems else Text("; ".join(seen.problems), style="red")
-    table.add_row("verdict", verdict)
-    return table
+    return {
+        "time": f"{seen.at:%Y-%m-%d %H:%M:%S} UTC",
+        "uploaded": f"{seen.uploaded_last_hour} in the last hour",
+        "failed images": failed,
+        **{depth.queue: f"{depth.waiting} waiting, {depth.in_flight} being read" for depth in seen.queues},
+        **{one.name: f"{one.state}, last update {one.last_update}" for one in seen.functions},
+        "feed of db_writer": seen.writer_mapping,
+        "alarms": ", ".join(seen.alarms_ringing) or "none rings",
+        "verdict": "; ".join(seen.problems) or "all well",
+    }

@@ -9,7 +9,7 @@ from pipeline_cli.errors import NotFoundError, UsageError
 from pipeline_cli.moments import HELP as MOMENT
 from pipeline_cli.moments import duration, moment
 from pipeline_cli.output import Column, escape, plain, size
-from pipeline_cli.pipeline import metadata, presigning, queries, thumbnails
+from pipeline_cli.pipeline import metadata, presigning, previews, queries, thumbnails
 from pipeline_cli.pipeline.references import ImageReference, reference
 from pipeline_cli.pipeline.thumbnails import Stored
 from pipeline_contract.item import Status
@@ -38,16 +38,16 @@ def _day_and_time(date: Any) -> str:
 
 COLUMNS = (
     Column("key", "Image", show=lambda key: str(key or "?")),
-    Column("width", "Width", right=True),
-    Column("height", "Height", right=True),
-    Column("bytes", "Size", right=True, show=size),
+    Column("width", "Width", right=True, wide=True),
+    Column("height", "Height", right=True, wide=True),
+    Column("bytes", "Size", right=True, show=size, whole=True),
     Column("present", "Stored", show=_yes_or_no, style=lambda present: "" if present else "red"),
     Column("thumbnailKey", "Thumbnail"),
 )
 GAP_COLUMNS = (
     Column("key", "Image"),
-    Column("uploaded", "Uploaded", show=_day_and_time),
-    Column("thumbnailMade", "Thumbnail made", show=_day_and_time),
+    Column("uploaded", "Uploaded (UTC)", show=_day_and_time, whole=True),
+    Column("thumbnailMade", "Thumbnail made", show=_day_and_time, whole=True, wide=True),
     Column("status", "Status", show=lambda status: str(status or "none")),
     Column("errorCode", "Reason"),
 )
@@ -152,6 +152,30 @@ def url(
     context.out.line(
         presigning.address(context.clients.s3, context.deployment.thumbnail_bucket, found.thumbnail_key, seconds)
     )
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    images: list[str] = typer.Argument(..., metavar="KEY|ID...", help="Key, image id or s3:// address."),
+    pixels: int = typer.Option(None, "--size", metavar="PX", help="A further size, as the deployment makes them."),
+) -> None:
+    """Show thumbnails in the terminal, in true colour.
+
+    \b
+    imgpipe thumbs show photos/beach.jpg
+    imgpipe thumbs show a.jpg b.jpg
+    """
+    context: Context = ctx.obj
+    if not context.out.interactive:
+        raise UsageError("Only a terminal can show a thumbnail.", "Fetch it instead: imgpipe thumbs get KEY")
+    console = context.out.console
+    for image in images:
+        wanted, found = _find(context, image, pixels)
+        data = thumbnails.fetch(context.clients.s3, context.deployment.thumbnail_bucket, found.thumbnail_key)
+        for line in previews.preview(data, columns=min(console.width, 100), rows=max(4, console.height - 3)):
+            context.out.line(line)
+        context.out.line(f"{escape(wanted.label)}  {size(found.bytes)}")
 
 
 def _find(context: Context, image: str, pixels: int | None) -> tuple[ImageReference, Stored]:

@@ -13,8 +13,8 @@ app = App()
 
 _OUTCOMES = {"COMPLETED": "green", "FAILED": "red", "DEAD_LETTERED": "red", "IN_FLIGHT": "yellow"}
 COLUMNS = (
-    Column("time", "Time", show=lambda time: str(time)[:23].replace("T", " ")),
-    Column("where", "Where"),
+    Column("time", "Time (UTC)", show=lambda time: str(time)[5:23].replace("T", " "), whole=True),
+    Column("where", "Where", whole=True),
     Column("what", "What"),
     Column("detail", "Detail"),
 )

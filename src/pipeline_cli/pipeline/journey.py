@@ -202,7 +202,7 @@ def _steps(found: Found) -> Iterator[Step]:
             yield Step(event.time, event.function, what, ", ".join(str(part) for part in told if part))
         elif event.failed or event.message.startswith("REPORT "):
             what = "failed" if event.failed else "report"
-            yield Step(event.time, event.function, what, " ".join(event.message.split()))
+            yield Step(event.time, event.function, what, _report(event.message))
     for letter in found.letters:
         reason = f"{letter.code}: {letter.message} (message {letter.message_id})"
         yield Step(letter.failed_at, "dlq", f"dead letter of {letter.stage}", reason)
@@ -214,6 +214,14 @@ def _steps(found: Found) -> Iterator[Step]:
             Status.FAILED: _reason(item),
         }
         yield Step(at, "table", str(item.get("status")), details.get(item.get("status", ""), ""))
+
+
+def _report(message: str) -> str:
+    """Lambda's REPORT line without what repeats; any other line as it is."""
+    parts = [part.strip() for part in message.split("\t")]
+    if not parts[0].startswith("REPORT RequestId"):
+        return " ".join(message.split())
+    return ", ".join(part for part in parts[1:] if part and not part.startswith("Billed Duration"))
 
 
 def _reason(item: Mapping[str, Any]) -> str:
