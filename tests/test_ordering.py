@@ -1,5 +1,7 @@
 """Whatever order events come in, however often, whatever fails between: the table ends as the bucket is."""
 
+import itertools
+import os
 import random
 from typing import Any
 
@@ -8,18 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler_world import UPLOADS, World, jpeg, world
-from platform_model import Platform
+from platform_model import KilledError, Platform
 
 GOOD = [jpeg(color, (24, 16)) for color in ("red", "green", "blue")]
 CORRUPT = [GOOD[0][:120], GOOD[1][:130]]
+EXAMPLES = int(os.environ.get("ORDERING_EXAMPLES", "400"))  # more, to hunt
 KEYS = ["a.jpg", "b/c d+é.jpg"]
 
 operations = st.one_of(
     st.tuples(st.just("create"), st.sampled_from(KEYS), st.sampled_from([*GOOD, *CORRUPT])),
     st.tuples(st.just("delete"), st.sampled_from(KEYS), st.booleans()),
     st.tuples(st.just("remove_version"), st.sampled_from(KEYS), st.integers(0, 3), st.booleans()),
-    st.tuples(st.just("wait"), st.integers(1, 40)),
 )
+# What the platform does after an operation before the next: nothing, or some calls, so that handlers are caught midway.
+pauses = st.sampled_from([0, 1, 2, 3, 4, 5, 6, 8, 12, 20, 40])
 
 
 def act(platform: Platform, operation: tuple[Any, ...]) -> None:
@@ -30,9 +34,6 @@ def act(platform: Platform, operation: tuple[Any, ...]) -> None:
             platform.delete(key, lifecycle=lifecycle)
         case ("remove_version", key, which, lifecycle):
             platform.remove_version(key, which, lifecycle=lifecycle)
-        case ("wait", steps):
-            for _ in range(steps):
-                platform.step()
 
 
 def assert_agrees(platform: Platform, key: str) -> None:
@@ -55,18 +56,63 @@ def assert_agrees(platform: Platform, key: str) -> None:
         assert current.e_tag in {entry["source"]["eTag"] for entry in platform.reported(key)}
 
 
-@settings(max_examples=250)
-@given(st.lists(operations, min_size=1, max_size=14), st.integers(0, 2**32), st.integers(0, 12))
-def test_the_table_ends_as_the_bucket_is(steps: list[tuple[Any, ...]], seed: int, troubles: int) -> None:
+@settings(max_examples=EXAMPLES)
+@given(st.lists(st.tuples(operations, pauses), min_size=1, max_size=12), st.integers(0, 2**32), st.integers(0, 12))
+def test_the_table_ends_as_the_bucket_is(steps: list[tuple[tuple[Any, ...], int]], seed: int, troubles: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         platform = Platform(random.Random(seed), troubles)
         platform.install(patch)
-        for operation in steps:
+        for operation, pause in steps:
             act(platform, operation)
+            for _ in range(pause):
+                platform.step()
         platform.settle()
         for key in KEYS:
             if key in platform.s3.buckets[UPLOADS]:
                 assert_agrees(platform, key)
+
+
+# Two handlers at one key, every way in which their calls can fall: what random schedules meet once in hundreds.
+
+SECOND = {
+    "overwritten": ("create", "a.jpg", GOOD[1]),
+    "spoiled": ("create", "a.jpg", CORRUPT[0]),
+    "deleted": ("delete", "a.jpg", False),
+    "expired": ("delete", "a.jpg", True),
+}
+CALLS = 8  # more than a handler makes
+
+
+def interleaved(platform: Platform, second: tuple[Any, ...], before: int, between: int, dies_after: int | None) -> None:
+    """An upload is being processed, `before` calls far, when a second operation follows. Its handler makes `between`
+    calls; then the first goes on to its end, or to its death and a second attempt; then the other ends."""
+    platform.create("a.jpg", GOOD[0])
+    first = platform.begin()
+    for _ in range(before):
+        platform.advance(first)
+    act(platform, second)
+    other = platform.begin()
+    for _ in range(between):
+        platform.advance(other)
+    for _ in range(CALLS if dies_after is None else dies_after):
+        platform.advance(first)
+    if dies_after is not None:
+        platform.advance(first, KilledError())
+    for one in (first, other):
+        while not one.over:
+            platform.advance(one)
+    platform.settle()
+
+
+@pytest.mark.parametrize("second", SECOND)
+def test_two_handlers_however_their_calls_fall(monkeypatch: pytest.MonkeyPatch, second: str) -> None:
+    for before, between in itertools.product(range(CALLS), range(CALLS)):
+        for dies_after in (None, *range(5)):
+            platform = Platform(random.Random(0), repeats=(1,))
+            with pytest.MonkeyPatch.context() as patch:
+                platform.install(patch)
+                interleaved(platform, SECOND[second], before, between, dies_after)
+            assert_agrees(platform, "a.jpg")
 
 
 # The model is believed as far as it agrees with moto, which was not made for it.
