@@ -207,6 +207,21 @@ def test_repairs_are_bounded_in_number_and_go_on_where_they_stopped(here: Deploy
     assert here.reconcile().code == ExitCode.DONE
 
 
+def test_a_repair_takes_what_was_shown_a_moment_ago_and_nothing_older(here: Deployed) -> None:
+    here.world.put("a.jpg")
+    now = 2e9
+    assert here.run("reconcile", "--grace", "0", now=lambda: now).code == ExitCode.UNHEALTHY
+    here.world.put("b.jpg")
+    early = here.run("reconcile", "--grace", "0", "--repair", "--yes", now=lambda: now + 60)
+    assert "Going on with the run" in early.stderr
+    assert len(here.function.seen) == 1
+    assert here.run("reconcile", "--grace", "0", now=lambda: now + 120).code == ExitCode.UNHEALTHY
+    here.function.run()
+    late = here.run("reconcile", "--grace", "0", "--repair", "--yes", now=lambda: now + 9999)
+    assert "Going on with the run" not in late.stderr
+    assert [one["s3"]["object"]["key"] for one in here.function.seen] == ["a.jpg", "b.jpg"]
+
+
 def test_repairs_keep_to_the_rate(here: Deployed) -> None:
     for number in range(6):
         here.world.put(f"{number}.jpg")

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 app = App()
 
 _COLUMNS = (
-    Column("kind", "Finding"),
+    Column("kind", "Finding", show=lambda kind: str(kind).lower().replace("_", " ")),
     Column("key", "Image", show=lambda key: str(key or "?")),
     Column("detail", "Because"),
     Column("repair", "Repair"),
     Column("imageId", "Id"),
 )
+_FOR_PEOPLE = tuple(column for column in _COLUMNS if column.name != "repair")
 _SHOWN = 1000
+_FRESH = 3600.0  # seconds for which --repair takes a finished comparison as it is
 
 
 @app.command()
@@ -73,8 +75,9 @@ def reconcile(
     file = data_home(context.environ) / "reconcile" / f"{context.deployment.name}.sqlite3"
     about = {"uploads": stores.upload_bucket, "thumbnails": stores.thumbnail_bucket, "table": stores.table}
     with Checkpoint.open(file, about, context.now(), anew=anew) as checkpoint:
-        if checkpoint.phase is Phase.JUDGED or (checkpoint.phase is Phase.REPAIRING and not repair):
-            checkpoint.begin(about, context.now())  # that run came to its end
+        over = checkpoint.phase in (Phase.JUDGED, Phase.REPAIRING)
+        if over and not (repair and _is_worth_repairing(checkpoint, context.now())):
+            checkpoint.begin(about, context.now())
         elif checkpoint.planned():
             context.note(f"Going on with the run of {_time(checkpoint.started)}; --anew begins anew.")
         try:
@@ -87,7 +90,8 @@ def reconcile(
             raise
         plan = _estimate(context, checkpoint, most, rate, repairs)
         if context.out.format is not Format.JSON:
-            context.out.rows(checkpoint.findings(limit or None), _COLUMNS, empty="The stores agree.")
+            columns = _FOR_PEOPLE if context.out.format is Format.TABLE else _COLUMNS
+            context.out.rows(checkpoint.findings(limit or None), columns, empty="The stores agree.")
         _say(context, report, plan, limit, repair=repair)
         repaired = _repair(context, checkpoint, stores, plan, repairs, most, rate, yes=yes) if repair else None
         left = sum(checkpoint.repairs().values())
@@ -100,6 +104,15 @@ def reconcile(
         )
     if left:
         raise typer.Exit(ExitCode.UNHEALTHY)
+
+
+def _is_worth_repairing(checkpoint: "Checkpoint", now: float) -> bool:
+    """Whether a finished comparison has repairs left to do: begun ones, or those that were shown a moment ago."""
+    from pipeline_cli.pipeline.checkpoint import Phase
+
+    if not sum(checkpoint.repairs().values()):
+        return False
+    return checkpoint.phase is Phase.REPAIRING or now - checkpoint.started < _FRESH
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +206,9 @@ def _say(context: Context, report: "Report", plan: "Estimate", limit: int, *, re
         context.note(f"{count(report.total, 'finding')}: {found}.")
         if limit and report.total > limit:
             context.note(f"  The first {limit:,} are printed; all with --limit 0.")
-        if not repair and plan.invocations:
-            context.note(f"Repair: imgpipe reconcile --repair ({in_words(plan)})")
+        if not repair:
+            planned = f" ({in_words(plan)})" if plan.invocations else " --delete-orphans"
+            context.note(f"Repair: imgpipe reconcile --repair{planned}")
 
 
 def _repair(

@@ -26,9 +26,14 @@ def count(number: int, noun: str) -> str:
 
 def in_words(plan: "Estimate") -> str:
     """`3 invocations, about 1s and $0.01`."""
-    deletes = f", {count(plan.thumbnails_deleted, 'image')} without its thumbnails" if plan.thumbnails_deleted else ""
-    cost = f"${plan.usd:,.2f}" if plan.usd >= 0.01 else "less than a cent"
-    return f"{count(plan.invocations, 'invocation')}{deletes}, about {age(math.ceil(plan.seconds))}, {cost}"
+    parts = []
+    if plan.invocations or not plan.thumbnails_deleted:
+        parts.append(count(plan.invocations, "invocation"))
+    if plan.thumbnails_deleted:
+        parts.append(count(plan.thumbnails_deleted, "orphan") + " deleted")
+    parts.append(f"about {age(math.ceil(plan.seconds))}")
+    parts.append(f"${plan.usd:,.2f}" if plan.usd >= 0.01 else "less than a cent")
+    return ", ".join(parts)
 
 
 @contextmanager
