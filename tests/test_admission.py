@@ -202,6 +202,7 @@ SAMPLES = {
     "WebP lossy, alpha": ("RGBA", "WEBP", {"method": 0, "quality": 30}),
     "WebP lossless": ("RGB", "WEBP", {"method": 0, "quality": 0, "lossless": True}),
     "AVIF": ("RGB", "AVIF", {"speed": 10, "quality": 30}),
+    "AVIF, alpha": ("RGBA", "AVIF", {"speed": 10, "quality": 30}),
 }
 
 

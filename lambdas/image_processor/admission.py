@@ -24,7 +24,7 @@ _JPEG_ALLOWANCE = 4
 # Peak bytes per stored pixel while a thumbnail is made, over what the process has anyway: measured with Pillow 13, and
 # checked by a test. Decoders that hand out whole frames hold them two or three times.
 _AVIF = 9.5
-_HEIF = 12.0
+_HEIF = 9.5
 _JPEG_SHRUNK = 0.3
 _COEFFICIENT = 2.0
 _SLACK = 0.5
@@ -62,7 +62,7 @@ def bytes_per_pixel(image: Image.Image, data: bytes, image_format: str, largest:
         case "JPEG":
             return _jpeg_bytes_per_pixel(image.size, jpeg.read_header(data), largest)
         case "AVIF":
-            return _AVIF
+            return _AVIF + 3.0 * image.has_transparency_data
         case "HEIF":
             return _HEIF
     # As Pillow stores it, and each copy that spreading palettes and bits out and premultiplying alpha makes.

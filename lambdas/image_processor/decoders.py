@@ -11,6 +11,7 @@ from io import BytesIO
 
 from PIL import Image, ImageFile
 
+from image_processor.text import clean
 from pipeline_contract.failures import FailureCode, PipelineError
 from pipeline_contract.kinds import sniff
 
@@ -104,8 +105,8 @@ def decoding(data: bytes, image_format: str) -> Iterator[None]:
     except MemoryError as error:
         raise PipelineError(FailureCode.MEMORY_BUDGET, "decoding ran out of memory") from error
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise PipelineError(_code(data, image_format, reason.lower()), f"{image_format}: {reason:.200}") from error
+        reason = clean(str(error)) or type(error).__name__
+        raise PipelineError(_code(data, image_format, reason.lower()), f"{image_format}: {reason}") from error
 
 
 def _code(data: bytes, image_format: str, reason: str) -> FailureCode:
