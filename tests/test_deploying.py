@@ -21,6 +21,7 @@ from moto import mock_aws
 from pipeline_cli import deployment as deployments
 from pipeline_cli.app import run
 from pipeline_cli.commands import deploy as deploy_command
+from pipeline_cli.commands import destroy as destroy_command
 from pipeline_cli.commands.open import Page, console_address
 from pipeline_cli.context import Context
 from pipeline_cli.deployment import Deployment, Parameters
@@ -365,6 +366,39 @@ def test_what_would_be_lost_is_counted() -> None:
         }  # fmt: skip
         assert destroying.is_protected(dynamodb, "images")
         assert not destroying.is_protected(dynamodb, "no-such-table")
+
+
+class Terminal(io.StringIO):
+    """Somebody who types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("typed", "destroyed"), [("prod\n", True), ("y\n", False), ("\n", False), ("prods\n", False)])
+def test_destruction_wants_the_name_typed(typed: str, destroyed: bool) -> None:
+    context = Context(stdin=Terminal(typed), stderr=Terminal())
+    if destroyed:
+        destroy_command._ask_for(context, "prod", yes=False)
+        return
+    with pytest.raises(UsageError, match="Nothing was changed"):
+        destroy_command._ask_for(context, "prod", yes=False)
+
+
+def test_destruction_without_a_terminal_wants_yes() -> None:
+    context = Context(stdin=io.StringIO("prod\n"), stderr=io.StringIO())
+    destroy_command._ask_for(context, "prod", yes=True)
+    with pytest.raises(UsageError) as caught:
+        destroy_command._ask_for(context, "prod", yes=False)
+    assert "--yes" in caught.value.hint
+
+
+def test_what_was_not_deployed_from_here_is_not_destroyed(tmp_path: Path, environ: dict[str, str]) -> None:
+    program(tmp_path, 'print(\'{"terraform_version": "1.11.4"}\')')
+    stderr = io.StringIO()
+    context = Context(environ={**environ, "PATH": str(tmp_path)}, stdin=io.StringIO(), stderr=stderr)
+    assert run(["-d", "somebody-elses", "destroy", "--yes"], context) == 4
+    assert "--state" in stderr.getvalue()
 
 
 # Finding a deployment

@@ -96,7 +96,9 @@ class Context:
 
     def account_clients(self, region: str | None = None) -> Clients:
         """Clients of an account, whatever deployments it holds."""
-        return Clients(profile=self.options.profile, region=region or self.options.region)
+        # boto3 reads AWS_DEFAULT_REGION alone; AWS_REGION is what the other tools know.
+        region = region or self.options.region or self.environ.get("AWS_REGION") or None
+        return Clients(profile=self.options.profile, region=region)
 
     @property
     def tool_environ(self) -> dict[str, str]:
