@@ -1,8 +1,10 @@
 """`pip install imgpipe` is all an operator needs: the wheel carries the functions and the Terraform module."""
 
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,26 @@ def test_the_wheel_carries_what_a_deployment_needs(tmp_path: Path) -> None:
         check=True, cwd=tmp_path, env=environ, capture_output=True, text=True,
     )  # fmt: skip
     assert shown.stdout.startswith("imgpipe ")
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_nothing_that_terraform_left_behind(tmp_path: Path) -> None:
+    """State names an account's resources, variables may hold addresses, and a provider has 700 MB."""
+    source = tmp_path / "source"
+    unwanted = shutil.ignore_patterns(".terraform*", "*.tfstate*", "__pycache__")
+    for name in ("src", "lambdas", "terraform"):
+        shutil.copytree(ROOT / name, source / name, ignore=unwanted)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    left = [".terraform/providers/aws", ".terraform.lock.hcl", "terraform.tfstate", "terraform.tfstate.backup"]
+    left += ["terraform.tfvars", "build/image_processor-arm64.zip"]
+    for name in left:
+        (source / "terraform" / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / "terraform" / name).touch()
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(source)], check=True, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("imgpipe-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        carried = {name for name in archive.namelist() if "/terraform/" in name}
+    module = {file.name for file in (ROOT / "terraform").glob("*.tf")} | {"terraform.tfvars.example"}
+    assert carried == {f"pipeline_cli/_data/terraform/{name}" for name in module}
