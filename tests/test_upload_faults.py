@@ -247,7 +247,7 @@ def test_ctrl_c_says_what_was_sent_and_the_rest_is_sent_later(world: World, tmp_
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert "Run the same command again" in said
     manifest = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
     assert manifest

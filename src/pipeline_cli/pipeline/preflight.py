@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from io import FileIO
 
 from pipeline_cli.pipeline.selection import Problem
+from pipeline_cli.pipeline.transfers import PART_BYTES
 from pipeline_contract.failures import FailureCode
 from pipeline_contract.headers import stored_size
 from pipeline_contract.kinds import MIME_TYPES, claims_to_be_image, sniff
 
 MEBIBYTE = 1024 * 1024
-CHUNK = 8 * MEBIBYTE
+CHUNK = PART_BYTES
+MD5_OF_PARTS = "md5 of parts"  # what S3 makes the eTag of a multipart upload of
 OTHER_CONTENT_TYPE = "binary/octet-stream"  # what S3 itself assumes
 # By pixel, decoding a JPEG costs a quarter of the others: the processor shrinks it while it decodes.
 JPEG_PIXEL_ALLOWANCE = 4
@@ -100,9 +102,11 @@ class Inspector:
             os.close(descriptor)
 
     def digest(self, path: str, algorithm: str) -> bytes:
-        """A digest of the file as it is now: crc32c, crc64nvme, or one of hashlib's."""
+        """A digest of the file as it is now: crc32c, crc64nvme, MD5_OF_PARTS, or one of hashlib's."""
         try:
             with open(path, "rb", buffering=0) as file:
+                if algorithm == MD5_OF_PARTS:
+                    return self._md5_of_parts(file)
                 if algorithm in ("crc32c", "crc64nvme"):
                     return self._crc(file, algorithm)
                 digest = hashlib.new(algorithm, usedforsecurity=False)
@@ -111,6 +115,12 @@ class Inspector:
         except OSError as error:
             raise _unusable(error) from error
         return digest.digest()
+
+    def _md5_of_parts(self, file: FileIO) -> bytes:
+        digests = hashlib.md5(usedforsecurity=False)
+        while part := file.read(CHUNK):
+            digests.update(hashlib.md5(part, usedforsecurity=False).digest())
+        return digests.digest()
 
     def _crc(self, file: FileIO, algorithm: str) -> bytes:
         from awscrt import checksums

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
+from pipeline_cli.pipeline.preflight import MD5_OF_PARTS
+from pipeline_cli.pipeline.transfers import PART_BYTES
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
@@ -39,6 +42,15 @@ class Stored:
         except ValueError:
             return None
         return digest if len(digest) == 16 else None
+
+    @property
+    def parts(self) -> tuple[bytes, int] | None:
+        """The eTag of a multipart upload: the MD5 of its parts' MD5s, and how many parts there were."""
+        digest, dash, count = self.e_tag.partition("-")
+        try:
+            return (bytes.fromhex(digest), int(count)) if dash else None
+        except ValueError:
+            return None
 
 
 def listed(client: "S3Client", bucket: str, keys: Sequence[str]) -> dict[str, Stored]:
@@ -84,10 +96,13 @@ def from_headers(headers: Mapping[str, str]) -> Stored:
 def is_same(stored: Stored, size: int, crc32: int, digest: Callable[[str], bytes]) -> bool | None:
     """Whether a local file has the content of `stored`; None when what is known of it does not tell.
 
-    `digest` computes a hashlib digest of the local file.
+    `digest` computes a digest of the local file: see `preflight.Inspector.digest`.
     """
     if stored.size != size:
         return False
+    parts = -(-size // PART_BYTES)  # the AWS CLI cuts as we do
+    if stored.parts is not None and stored.parts[1] == parts and digest(MD5_OF_PARTS) == stored.parts[0]:
+        return True
     if stored.md5 is not None and digest("md5") == stored.md5:
         return True
     if stored.checksums is None:

@@ -23,6 +23,9 @@ PART_BYTES = 8 * MEBIBYTE
 PARTS_AT_ONCE = 6
 
 
+CHECKSUM_HEADER = "x-amz-checksum-crc32"
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where the requests for one bucket go."""
@@ -146,10 +149,10 @@ class Transfers:
 
     def put(self, token: Any, path: str, key: str, size: int, headers: Mapping[str, str]) -> None:
         """Sends a file. S3 stores it under its key when its bytes have the checksum that `headers` name."""
-        from awscrt.s3 import S3RequestType
+        from awscrt.s3 import S3ChecksumAlgorithm, S3ChecksumConfig, S3ChecksumLocation, S3RequestType
 
         # awscrt gives each part of a large file a checksum of its own; the one in `headers` it sends at the end, and
-        # S3 verifies it when the parts are put together.
+        # S3 verifies it when the parts are put together. Without one in `headers`, the parts' are all there is.
         self._start(
             self._client_for_parts if size > PART_BYTES else self._client,
             token,
@@ -158,6 +161,9 @@ class Transfers:
             {"Content-Length": str(size), **headers},
             type=S3RequestType.PUT_OBJECT,
             send_filepath=path,
+            checksum_config=None
+            if CHECKSUM_HEADER in headers
+            else S3ChecksumConfig(S3ChecksumAlgorithm.CRC32, S3ChecksumLocation.TRAILER),
         )
 
     def head(self, token: Any, key: str) -> None:
@@ -191,7 +197,8 @@ class Transfers:
 
     def cancel_all(self) -> None:
         for under_way in self._under_way.values():
-            under_way.request.cancel()
+            if under_way.request is not None:  # an interrupt may come before it is made
+                under_way.request.cancel()
 
     def _start(self, client: Any, token: Any, method: str, key: str, headers: Mapping[str, str], **how: Any) -> None:
         from awscrt.http import HttpHeaders, HttpRequest

@@ -16,9 +16,18 @@ from pipeline_cli.errors import ConfigurationError, ImgpipeError
 from pipeline_cli.pipeline import preflight
 from pipeline_cli.pipeline.pacing import Window, backoff
 from pipeline_cli.pipeline.preflight import Inspected, Inspector, UnusableFileError
+from pipeline_cli.pipeline.s3_errors import THROTTLED, WRONG_BYTES, configuration_error
 from pipeline_cli.pipeline.selection import LocalFile, Problem, Unusable
 from pipeline_cli.pipeline.stored import Stored, from_headers, is_same, listed
-from pipeline_cli.pipeline.transfers import PART_BYTES, PARTS_AT_ONCE, Answer, Meter, Transfers, resolve
+from pipeline_cli.pipeline.transfers import (
+    CHECKSUM_HEADER,
+    PART_BYTES,
+    PARTS_AT_ONCE,
+    Answer,
+    Meter,
+    Transfers,
+    resolve,
+)
 from pipeline_cli.pipeline.upload_records import Action, Rules, Upload
 from pipeline_contract.identity import image_id
 
@@ -32,19 +41,6 @@ MAX_ATTEMPTS = 6
 MAX_READINGS = 3  # of a file whose bytes never have the checksum that they had
 MAX_NETWORK_FAILURES = 10  # in a row, with no success between them: nobody is there
 BYTES_UNDER_WAY = 64 * 1024 * 1024
-
-_THROTTLED = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "ThrottlingException", "503", "429"}
-_WRONG_BYTES = {"BadDigest", "XAmzContentChecksumMismatch", "InvalidDigest", "IncompleteBody"}
-_FATAL = {
-    "NoSuchBucket": "The upload bucket is not there.",
-    "InvalidAccessKeyId": "S3 refused the credentials.",
-    "SignatureDoesNotMatch": "S3 refused the credentials.",
-    "ExpiredToken": "The credentials have expired.",
-    "InvalidToken": "S3 refused the credentials.",
-    "AuthorizationHeaderMalformed": "The bucket is in another region.",
-    "PermanentRedirect": "The bucket is in another region.",
-    "RequestTimeTooSkewed": "The clock of this machine is wrong.",
-}
 
 
 class Sender(Protocol):
@@ -101,6 +97,7 @@ class Uploader:
         self._waiting: deque[_Job] = deque()  # for their next attempt
         self._bytes_under_way = 0
         self._network_failures = 0
+        self._sums_parts = True  # whether S3 verifies a whole file that comes in parts
         self._heard = False  # whether S3 ever answered
         self._succeeded = 0
         self._started = monotonic()
@@ -207,8 +204,9 @@ class Uploader:
         headers = {
             "Content-Type": job.inspected.content_type,
             "x-amz-sdk-checksum-algorithm": "CRC32",
-            "x-amz-checksum-crc32": _base64(job.inspected.crc32),
         }
+        if not self._in_parts(job) or self._sums_parts:
+            headers[CHECKSUM_HEADER] = _base64(job.inspected.crc32)
         if not self._rules.overwrite:
             if job.replacing and job.stored is not None:
                 headers["If-Match"] = f'"{job.stored.e_tag}"'
@@ -245,22 +243,25 @@ class Uploader:
             return self._occupied(job)
         if code in ("ConditionalRequestConflict", "OperationAborted"):
             return self._retry(job, Problem.CONFLICT, "another writer stores this key")
-        if code in _WRONG_BYTES or "FILE" in code or "CONTENT_LENGTH" in code:
+        if code in WRONG_BYTES or "FILE" in code or "CONTENT_LENGTH" in code:
             return self._read_again(job, answer)
-        if code in _THROTTLED or (answer.status or 0) >= 500:
+        if code in THROTTLED or (answer.status or 0) >= 500:
             self._window.congested()
             return self._retry(job, Problem.THROTTLED, f"{code}: {answer.message}")
         if answer.status is None:
             return self._unreached(job, answer)
-        self._refuse_all(answer)
+        about_all = configuration_error(answer)
+        if about_all is not None and (code != "AccessDenied" or not self._succeeded):
+            raise about_all
         return self._failed(job, Problem.REFUSED_BY_S3, f"{code}: {answer.message}")
 
     def _stored(self, job: _Job, answer: Answer) -> Upload | None:
-        said = answer.headers.get("x-amz-checksum-crc32")
+        said = answer.headers.get(CHECKSUM_HEADER)
         ours = _base64(job.inspected.crc32)
         if said is not None and "-" not in said and said != ours:
             return self._read_again(job, answer)
-        if said is None and self._has_changed(job):  # an endpoint that verifies nothing: what arrived is unknown
+        # An endpoint that verified nothing, or only parts: a file that changed meanwhile may have arrived torn.
+        if (said is None or "-" in said or not self._sums_parts) and self._has_changed(job):
             return self._read_again(job, answer)
         return self._result(
             job.file,
@@ -313,7 +314,10 @@ class Uploader:
             again = self._inspector.inspect(job.file.path, job.file.key)
         except UnusableFileError as error:
             return self._failed(job, error.code, error.reason)
-        changed = again.stamp != job.inspected.stamp
+        changed = again.stamp != job.inspected.stamp or again.crc32 != job.inspected.crc32
+        if not (answer.ok or changed) and self._in_parts(job):
+            # Some S3-compatible servers know no checksum of a whole object that came in parts: then the parts' must do.
+            self._sums_parts = False
         job.inspected = again
         if answer.ok:  # it is stored, and not what it should be
             job.stored = Stored(answer.headers.get("etag", "").strip('"'), job.inspected.size)
@@ -321,6 +325,9 @@ class Uploader:
         problem = Problem.CHANGED if changed else Problem.CHECKSUM
         reason = "it keeps changing while it is sent" if changed else f"{answer.error}: {answer.message}"
         return self._retry(job, problem, reason, at_most=MAX_READINGS)
+
+    def _in_parts(self, job: _Job) -> bool:
+        return job.inspected.size > PART_BYTES
 
     def _has_changed(self, job: _Job) -> bool:
         try:
@@ -341,15 +348,6 @@ class Uploader:
             )
         problem = Problem.STALLED if stalled else Problem.NETWORK
         return self._retry(job, problem, f"{answer.error}: {answer.message}")
-
-    def _refuse_all(self, answer: Answer) -> None:
-        """Raises when S3's answer is not about this file but about all of them."""
-        code = answer.error or ""
-        hint = "Use credentials that may do this: --profile NAME"
-        if code in _FATAL:
-            raise ConfigurationError(f"{_FATAL[code]} ({code}: {answer.message})", hint, code=code)
-        if code == "AccessDenied" and not self._succeeded:
-            raise ConfigurationError(f"S3 denied the upload: {answer.message}", hint, code=code)
 
     def _step(self, job: _Job) -> Upload | None:
         """The next request for a file, which is no repetition; yet a key that others keep changing has an end."""
