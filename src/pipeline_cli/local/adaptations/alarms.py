@@ -16,11 +16,11 @@ from typing import Any
 from pipeline_cli.local.adaptations.original import original
 
 _GAUGES = "AWS/SQS"
-_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    "GreaterThanOrEqualToThreshold": operator.ge,
-    "GreaterThanThreshold": operator.gt,
-    "LessThanThreshold": operator.lt,
-    "LessThanOrEqualToThreshold": operator.le,
+_COMPARISONS: dict[str, tuple[Callable[[float, float], bool], str]] = {
+    "GreaterThanOrEqualToThreshold": (operator.ge, "greater than or equal to"),
+    "GreaterThanThreshold": (operator.gt, "greater than"),
+    "LessThanThreshold": (operator.lt, "less than"),
+    "LessThanOrEqualToThreshold": (operator.le, "less than or equal to"),
 }
 
 
@@ -73,9 +73,9 @@ def next_state(alarm: Mapping[str, Any], points: Callable[[Metric], Points], now
     metrics, expression = metrics_of(alarm)
     period = max(metric.period for metric in metrics.values())
     count = int(alarm.get("EvaluationPeriods") or 1)
-    compare = _COMPARISONS.get(alarm["ComparisonOperator"])
-    if compare is None:
+    if alarm["ComparisonOperator"] not in _COMPARISONS:
         return alarm["StateValue"], f"{alarm['ComparisonOperator']} is not evaluated here"
+    compare, words = _COMPARISONS[alarm["ComparisonOperator"]]
     values = []
     for ago in range(count):
         window = {name: _value(metric, points(metric), now - ago * period) for name, metric in metrics.items()}
@@ -84,14 +84,12 @@ def next_state(alarm: Mapping[str, Any], points: Callable[[Metric], Points], now
     missing = alarm.get("TreatMissingData") or "missing"
     breaching = [missing == "breaching" if value is None else compare(value, threshold) for value in values]
     if sum(breaching) >= int(alarm.get("DatapointsToAlarm") or count):
-        newest = next((value for value in values if value is not None), None)
-        return "ALARM", f"Threshold Crossed: {expression} {newest} {alarm['ComparisonOperator']} {threshold}"
+        newest = next((f"{value:g}" for value in values if value is not None), "missing data")
+        return "ALARM", f"Threshold crossed: {newest} is {words} {threshold:g}"
     if all(value is None for value in values):
-        if missing == "ignore":
-            return alarm["StateValue"], "No datapoints were received"
-        if missing == "missing":
-            return "INSUFFICIENT_DATA", "No datapoints were received"
-    return "OK", f"Threshold not crossed: {values[0]} against {threshold}"
+        states = {"ignore": alarm["StateValue"], "missing": "INSUFFICIENT_DATA"}
+        return states.get(missing, "OK"), "No datapoints were received"
+    return "OK", f"Threshold not crossed: {values[0] or 0:g} is not {words} {threshold:g}"
 
 
 def _value(metric: Metric, points: Points, end: float) -> float | None:
