@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline_cli.local.adaptations import BACKGROUND, AdaptationError, apply_all, async_invoke
-from pipeline_cli.local.adaptations.state import save_pending
+from pipeline_cli.local.adaptations.state import save_pending, watched
 
 SOCKET_VARIABLE = "IMGPIPE_LOCAL_SOCKET"  # file descriptor of the listening socket
 SUPERVISOR_VARIABLE = "IMGPIPE_LOCAL_SUPERVISOR"  # process id
@@ -73,7 +73,7 @@ async def _serve(settings: Settings) -> None:
                 await asyncio.wait_for(stop.wait(), SUPERVISOR_CHECK_SECONDS)
 
     beside = [asyncio.create_task(run()) for run in BACKGROUND]
-    serving: Any = app
+    serving: Any = watched(app)
     await serve(serving, config, shutdown_trigger=stopped)
     for task in beside:
         task.cancel()

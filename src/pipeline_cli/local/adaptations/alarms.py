@@ -83,13 +83,13 @@ def next_state(alarm: Mapping[str, Any], points: Callable[[Metric], Points], now
     threshold = float(alarm["Threshold"])
     missing = alarm.get("TreatMissingData") or "missing"
     breaching = [missing == "breaching" if value is None else compare(value, threshold) for value in values]
+    newest = next((f"{value:g}" for value in values if value is not None), "missing data")
     if sum(breaching) >= int(alarm.get("DatapointsToAlarm") or count):
-        newest = next((f"{value:g}" for value in values if value is not None), "missing data")
         return "ALARM", f"Threshold crossed: {newest} is {words} {threshold:g}"
     if all(value is None for value in values):
         states = {"ignore": alarm["StateValue"], "missing": "INSUFFICIENT_DATA"}
         return states.get(missing, "OK"), "No datapoints were received"
-    return "OK", f"Threshold not crossed: {values[0] or 0:g} is not {words} {threshold:g}"
+    return "OK", f"Threshold not crossed: {newest} is not {words} {threshold:g}"
 
 
 def _value(metric: Metric, points: Points, end: float) -> float | None:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,25 @@ from pipeline_cli.local.adaptations.queue_lock import lock
 SAVE_SECONDS = 2.0
 LOGS_SECONDS = 20.0  # logs and metrics: much to write, and little lost with the last of them
 SHARE = 0.1  # of the time may be spent on saving: a large state is saved less often
+SETTLE_SECONDS = 5.0  # after the last request: by then its thread has noted everything, its log lines too
 LATER = ("cloudwatch_logs", "cloudwatch")
 
 log = logging.getLogger("imgpipe.state")
+_last_request = time.monotonic()
+
+
+def watched(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """The same application, whose requests are noticed: while there are none, nothing changes and nothing is saved.
+
+    Functions and event source mappings make requests too, as soon as they do anything.
+    """
+
+    async def notice(scope: Any, receive: Any, send: Any) -> None:
+        global _last_request
+        _last_request = time.monotonic()
+        await app(scope, receive, send)
+
+    return notice
 
 
 def apply() -> None:
@@ -71,12 +87,14 @@ def restore_queues(now: float) -> None:
 async def background() -> None:
     """Save until the emulator stops, as often as the share of time allows."""
     due = {later: time.monotonic() for later in (False, True)}
+    saved = dict.fromkeys(due, float("-inf"))
     while True:
         await asyncio.sleep(SAVE_SECONDS / 4)
         for later, interval in ((False, SAVE_SECONDS), (True, LOGS_SECONDS)):
-            if time.monotonic() < due[later]:
-                continue
             began = time.monotonic()
+            if began < due[later] or saved[later] > _last_request + SETTLE_SECONDS:
+                continue
+            saved[later] = began
             spent = 0.0
             try:
                 spent = await save(later)
