@@ -1,13 +1,11 @@
 """Starting the local pipeline: the emulator, detached or not, and then the stack in it."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline_cli.aws import Clients
@@ -17,15 +15,6 @@ from pipeline_cli.local.supervisor import ACCOUNT, REGION, START_SECONDS
 
 NAME_PREFIX = "imgpipe-local"
 DEFAULT_PORT = 14566
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """What `endpoint.json` holds: where the emulator is, for `-d local`."""
-
-    endpoint_url: str
-    region: str
-    pid: int
 
 
 def start_detached(home: Home, data: Path, port: int) -> Running:
@@ -93,11 +82,3 @@ def start_or_stop(home: Home, data: Path, port: int) -> tuple[Running, dict[str,
     except BaseException:
         stop(home)
         raise
-
-
-def known_outputs(home: Home) -> dict[str, str]:
-    """The outputs of the last start; empty when there was none."""
-    try:
-        return {name: entry["value"] for name, entry in json.loads(home.outputs.read_text()).items()}
-    except FileNotFoundError:
-        return {}
