@@ -353,3 +353,10 @@ def test_an_unversioned_bucket_works_alike(monkeypatch: pytest.MonkeyPatch) -> N
         here.process(here.delete(KEY))
         here.settle()
         assert here.item(KEY)["status"] == "DELETED"  # type: ignore[index]
+
+
+def test_an_environment_that_cannot_be_used_is_said_so(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THUMBNAIL_SIZE", "huge")
+    forget_clients()
+    with pytest.raises(PipelineError, match=r"\AUNEXPECTED: .*THUMBNAIL_SIZE is 'huge'"):
+        here.process(here.put(KEY))

@@ -31,7 +31,6 @@ class Deployment:
     image_dlq: str
     settings: ImageSettings
     version: str
-    function: str
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Deployment":
@@ -41,7 +40,6 @@ class Deployment:
             image_dlq=environment["IMAGE_DLQ"],
             settings=ImageSettings.from_environment(environment),
             version=environment.get("PROCESSOR_VERSION", "unversioned"),
-            function=environment.get("AWS_LAMBDA_FUNCTION_NAME", "image_processor"),
         )
 
 
@@ -174,11 +172,9 @@ def _log(
             "eventName": source.event_name,
             "sequencer": source.sequencer,
         }
+    # Not from deployment(): a line is written about an environment that cannot be used, too.
+    function = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "image_processor")
     metrics: dict[str, float | None] = {"Processed": 1}
     if result is not None:
         metrics |= {"Bytes": result.size, "DecodeMs": result.decode_ms}
-    write(
-        metric_line(
-            deployment().function, time.time_ns() // 1_000_000, fields, metrics, None if reason is None else reason.code
-        )
-    )
+    write(metric_line(function, time.time_ns() // 1_000_000, fields, metrics, None if reason is None else reason.code))
