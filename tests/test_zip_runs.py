@@ -148,3 +148,13 @@ def test_an_image_goes_through_both(unpacked: dict[str, Path], runtime: Path, en
     assert answer == {"batchItemFailures": []}
     (item,) = dynamodb.scan(TableName=table)["Items"]
     assert (item["status"]["S"], item["format"]["S"]) == ("COMPLETED", image_format)
+
+
+def test_pillows_own_libwebp_is_there_to_be_asked(unpacked: dict[str, Path]) -> None:
+    """What is left out of Pillow must not cost the shorter way to decode WebP."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\nfrom image_processor import libwebp\nprint(libwebp.library())"
+    )
+    command = [sys.executable, "-S", "-P", "-c", script, str(unpacked["image_processor"])]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]})
+    assert str(unpacked["image_processor"] / "pillow.libs") in result.stdout, result.stdout + result.stderr
