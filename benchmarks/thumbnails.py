@@ -52,7 +52,7 @@ TARGETS = {
     ("JPEG progressive", 200): (3.5, 3.5, 3.5),
     ("JPEG progressive", 800): (1.3, 0.95, 0.9),
     ("PNG", 200): (1.8, 0.6, 0.75),
-    ("WebP", 200): (1.8, 1.2, 1.2),
+    ("WebP", 200): (1.8, 1.1, 1.1),
     ("AVIF", 200): (0.98, 2.5, 2.5),
 }
 ENGINES = ("original", "pyvips", "sharp", "decode")
