@@ -3,6 +3,8 @@
 import os
 import shutil
 import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -66,3 +68,12 @@ def initialised(folder: Path) -> tuple[Path, dict[str, str]]:
 def terraform(module: Path, environ: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = ["terraform", arguments[0], "-no-color", *arguments[1:]]
     return subprocess.run(command, cwd=module, env=dict(environ), capture_output=True, text=True, check=False)
+
+
+def program(folder: Path, body: str) -> Path:
+    """A `terraform` that says what a test wants."""
+    file = folder / "terraform"
+    script = f"#!{sys.executable}\nimport json, sys, time, signal, os\ncommand = sys.argv[1]\n" + textwrap.dedent(body)
+    file.write_text(script)
+    file.chmod(0o755)
+    return file
