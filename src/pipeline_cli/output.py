@@ -210,9 +210,10 @@ class Renderer:
         return count
 
     def _csv(self, columns: Sequence[Column], rows: Iterable[Any]) -> Iterator[str]:
+        shown = escape if self.interactive else str  # a program gets the text as it is
         yield _csv_line([column.name for column in columns])
         for row in rows:
-            yield _csv_line([_no_formula(_raw(_field(row, column.name))) for column in columns])
+            yield _csv_line([_no_formula(shown(_raw(_field(row, column.name)))) for column in columns])
 
     def _tsv(self, columns: Sequence[Column], rows: Iterable[Any]) -> Iterator[str]:
         yield "\t".join(column.name for column in columns)

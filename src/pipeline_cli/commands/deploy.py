@@ -35,7 +35,9 @@ def deploy(
     state: str = typer.Option(None, metavar="s3://BUCKET/PREFIX", help="Keep Terraform's state in S3, for a team."),
     zips: Path = typer.Option(None, metavar="FOLDER", help="Zips that imgpipe build made; without it, they are built."),
 ) -> None:
-    """Put the pipeline on AWS, or bring it up to date: build, plan, ask, apply, check.
+    """Put the pipeline on AWS, or bring it up to date.
+
+    Builds, plans, asks, applies, checks.
 
     Variables and the place of the state are remembered. -d names the deployment; without it, the variables
     project_name and environment do, or imgpipe use (image-pipeline-dev at first). docs/deploying.md has all variables.

@@ -20,7 +20,9 @@ def destroy(
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
     state: str = typer.Option(None, metavar="s3://BUCKET/PREFIX", help="Where the state is, on another machine."),
 ) -> None:
-    """Take a deployment away from AWS, with every image, thumbnail and item in it. Nothing of it can be brought back.
+    """Take a deployment away from AWS.
+
+    With every image, thumbnail and item in it: nothing of it can be brought back.
 
     Asks for the deployment's name. A table with deletion protection stops it before anything is changed.
 

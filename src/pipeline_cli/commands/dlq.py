@@ -29,7 +29,7 @@ from pipeline_cli.pipeline.redrive import refusal
 
 app = App(
     no_args_is_help=True,
-    help="""See and repair what failed: the dead-letter queues of both functions.
+    help="""See and repair what failed: the dead-letter queues.
 
     \b
     imgpipe dlq list --group

@@ -28,7 +28,9 @@ def doctor(
     with_probe: bool = typer.Option(False, "--probe", help="Send a small image through, and take it out again."),
     timeout: str = typer.Option("2m", metavar="TIME", help="How long --probe waits for each step."),
 ) -> None:
-    """Check that everything is there, on, and wired together; say what to do where it is not.
+    """Check that everything is there, on, and wired together.
+
+    Says what to do where it is not.
 
     Reads only, but for --probe. Exit code 6 when a check fails.
 

@@ -12,7 +12,7 @@ def outputs(
     ctx: typer.Context,
     name: str = typer.Argument(None, metavar="[NAME]", help="One output; its bare value is printed."),
 ) -> None:
-    """Print what a deployment is made of: bucket names, queue URLs, functions.
+    """Print the names and URLs that a deployment is made of.
 
     With --output json, the document that IMGPIPE_OUTPUTS takes, as `terraform output -json` prints it.
 

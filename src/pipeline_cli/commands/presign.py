@@ -17,7 +17,7 @@ def presign(
     image: str = typer.Argument(..., metavar="KEY|ID", help="Key, image id or s3:// address."),
     expires: str = typer.Option("1h", metavar="TIME", help="How long the address works: 15m, 2h, at most 7d."),
 ) -> None:
-    """Print an address under which anybody can fetch an original for a while.
+    """Print an address that opens an original to anybody for a while.
 
     \b
     imgpipe presign photos/beach.jpg

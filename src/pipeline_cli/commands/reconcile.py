@@ -49,7 +49,7 @@ def reconcile(
     limit: int = typer.Option(_SHOWN, "-n", "--limit", min=0, metavar="N", help="Print so many findings; 0 is all."),
     anew: bool = typer.Option(False, "--anew", help="Begin anew, whatever an interrupted run has done."),
 ) -> None:
-    """Compare upload bucket, table and thumbnail bucket, and account for every upload.
+    """Compare buckets and table, and account for every upload.
 
     Exit code 0: they agree. 6: something needs repair. 1: repairs failed. A bucket that was full before the pipeline
     existed is filled in by --repair. Ctrl-C loses nothing; the next run goes on.

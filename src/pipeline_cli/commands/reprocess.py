@@ -56,7 +56,9 @@ def reprocess(
     most: int = typer.Option(10_000, "--max", metavar="N", min=1, help="At most so many in one run."),
     rate: float = typer.Option(20.0, metavar="N", min=0.1, help="At most so many a second."),
 ) -> None:
-    """Make thumbnails and metadata of chosen images once more, after a change of size or format.
+    """Process chosen images once more.
+
+    After a change of size or format, say.
 
     An item keeps its place in the order of events: what was overwritten or deleted meanwhile stays so. A run that was
     stopped goes on with --outdated: what was made again is not outdated any more.

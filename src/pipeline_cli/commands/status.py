@@ -28,7 +28,9 @@ def status(
     watch: bool = typer.Option(False, "-w", "--watch", help="Go on, until Ctrl-C."),
     interval: float = typer.Option(2.0, min=0.5, metavar="SECONDS", help="With --watch: how often."),
 ) -> None:
-    """Show how the pipeline is: queues, dead letters, failed images, alarms. Exit code 6 when something is wrong.
+    """Show how the pipeline is: queues, failures, alarms.
+
+    Exit code 6 when something is wrong.
 
     \b
     imgpipe status

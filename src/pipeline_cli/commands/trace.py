@@ -26,7 +26,9 @@ def trace(
     image: str = typer.Argument(..., metavar="KEY|ID", help="Key, image id, s3:// address or thumbnail key."),
     since: str = typer.Option(None, metavar="TIME", help="Look for log lines from then on. [default: the upload]"),
 ) -> None:
-    """Show where an image is and how it got there: object, log lines, dead letters, thumbnails, item.
+    """Show where an image is and how it got there.
+
+    Its object, log lines, dead letters, thumbnails and item, as one timeline.
 
     Says what is missing when the way is not complete.
 

@@ -13,7 +13,9 @@ def use(
     ctx: typer.Context,
     name: str = typer.Argument(None, metavar="[NAME]", help="The deployment to use from now on."),
 ) -> None:
-    """Choose the deployment that commands talk to; without a name, list those known on this machine.
+    """Choose the deployment that commands talk to.
+
+    Without a name, list those known on this machine.
 
     -d and IMGPIPE_DEPLOYMENT go before it.
 
