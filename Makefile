@@ -14,11 +14,12 @@ PYTEST_ARGS ?=
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
-# make lint   ruff, formatting and types
+# make lint   ruff, formatting, types, and the command reference
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -53,6 +54,10 @@ $(VENV)/runtime/.ready: pyproject.toml constraints.txt
 # make test-fast   the tests that take seconds
 test-fast: $(VENV)/.dev
 	$(BIN)/pytest -m "not slow and not emulator and not terraform" $(PYTEST_ARGS)
+
+# make docs   the command reference, from --help
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
 
 # make bench  the benchmarks, against their peers
 bench: $(VENV)/.dev

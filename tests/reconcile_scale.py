@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline_cli.pipeline import reconcile
-from pipeline_cli.pipeline.checkpoint import Checkpoint
-from pipeline_cli.pipeline.listings import Stores
-from pipeline_cli.pipeline.reconcile import Progress, Queues, Report
+from pipeline_cli.pipeline.reconciling import reconcile
+from pipeline_cli.pipeline.reconciling.checkpoint import Checkpoint
+from pipeline_cli.pipeline.reconciling.listings import Stores
+from pipeline_cli.pipeline.reconciling.reconcile import Progress, Queues, Report
 from pipeline_contract.identity import image_id
 
 UP, THUMBS, TABLE = "uploads", "thumbnails", "images"

@@ -87,7 +87,7 @@ def deployed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, versioned: bool
     with world(monkeypatch, versioned=versioned) as here:
         function = Function(here)
         monkeypatch.setattr("pipeline_cli.aws.Clients.lambda_", function)
-        monkeypatch.setattr("pipeline_cli.pipeline.dead_letter_queues.LONG_POLL", 0)
+        monkeypatch.setattr("pipeline_cli.pipeline.dead_letters.queues.LONG_POLL", 0)
         outputs = {
             "upload_bucket_name": UPLOADS,
             "thumbnail_bucket_name": THUMBNAILS,

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_cli.errors import ConfigurationError
-from pipeline_cli.pipeline.accounting import (
+from pipeline_cli.pipeline.outcomes import Outcome
+from pipeline_cli.pipeline.reconciling.accounting import (
     UNACCOUNTED,
     Current,
     Image,
@@ -22,11 +23,10 @@ from pipeline_cli.pipeline.accounting import (
     Uploaded,
     judge,
 )
-from pipeline_cli.pipeline.listings import Stores
-from pipeline_cli.pipeline.outcomes import Outcome
-from pipeline_cli.pipeline.reconcile import check_apart
-from pipeline_cli.pipeline.repair import LoopError, record_for, s3_record
-from pipeline_cli.pipeline.reprocess import work_of
+from pipeline_cli.pipeline.reconciling.listings import Stores
+from pipeline_cli.pipeline.reconciling.reconcile import check_apart
+from pipeline_cli.pipeline.reconciling.repair import LoopError, record_for, s3_record
+from pipeline_cli.pipeline.reconciling.reprocess import work_of
 from pipeline_contract.events import Source, object_event
 from pipeline_contract.identity import image_id
 from pipeline_contract.item import Status

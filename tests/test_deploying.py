@@ -22,7 +22,9 @@ from pipeline_cli.commands import destroy as destroy_command
 from pipeline_cli.context import Context
 from pipeline_cli.deployment import Deployment
 from pipeline_cli.errors import ConfigurationError, ImgpipeError, UsageError
-from pipeline_cli.pipeline import deploying, destroying, terraform
+from pipeline_cli.pipeline.deploying import deploy as deploying
+from pipeline_cli.pipeline.deploying import destroy as destroying
+from pipeline_cli.pipeline.deploying import terraform
 from terraform_tools import program
 
 OUTPUTS = {
@@ -256,7 +258,7 @@ def test_ctrl_c_lets_terraform_write_its_state(tmp_path: Path) -> None:
     script = f"""
 import os
 from pathlib import Path
-from pipeline_cli.pipeline import terraform
+from pipeline_cli.pipeline.deploying import terraform
 tool = terraform.find(Path({str(tmp_path / "work")!r}), {{**os.environ, "PATH": {str(tmp_path)!r}}})
 list(tool.apply())
 """

@@ -1,6 +1,7 @@
 import re
 
-from pipeline_cli.pipeline import deploying, packaging
+from pipeline_cli.pipeline import packaging
+from pipeline_cli.pipeline.deploying import deploy as deploying
 from terraform_tables import PAGE, with_tables
 
 

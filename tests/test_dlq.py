@@ -9,8 +9,8 @@ import pytest
 import failures
 from deployed import UPLOADS, Deployed, deployed
 from pipeline_cli.errors import ExitCode
-from pipeline_cli.pipeline import dead_letter_queues
-from pipeline_cli.pipeline.dead_letters import REDRIVES
+from pipeline_cli.pipeline.dead_letters import queues as dead_letter_queues
+from pipeline_cli.pipeline.dead_letters.messages import REDRIVES
 from pipeline_contract.failures import FailureCode
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from failures import image_failure, received
-from pipeline_cli.pipeline import reasons
-from pipeline_cli.pipeline.dead_letters import dead_letter
+from pipeline_cli.pipeline.dead_letters import reasons
+from pipeline_cli.pipeline.dead_letters.messages import dead_letter
 from pipeline_cli.pipeline.journey import Found, Object, journey
 from pipeline_cli.pipeline.log_events import log_event
 from pipeline_cli.pipeline.outcomes import Outcome

@@ -11,7 +11,7 @@ import pytest
 import failures
 from deployed import UPLOADS, Deployed, deployed
 from pipeline_cli.errors import ExitCode
-from pipeline_cli.pipeline import dead_letter_queues
+from pipeline_cli.pipeline.dead_letters import queues as dead_letter_queues
 
 LETTER = [
     "messageId",

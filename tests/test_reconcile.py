@@ -10,7 +10,7 @@ import pytest
 
 from handler_world import CORRUPT, TABLE, THUMBNAILS, UPLOADS, jpeg
 from pipeline_cli.errors import ExitCode
-from pipeline_cli.pipeline.checkpoint import Checkpoint, Store
+from pipeline_cli.pipeline.reconciling.checkpoint import Checkpoint, Store
 from pipeline_contract.identity import image_id
 from reconcile_world import Deployed, deployed
 
@@ -252,7 +252,7 @@ def test_nothing_is_done_without_an_answer(here: Deployed) -> None:
 def test_an_interrupted_run_goes_on(here: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         here.world.put(f"{number}.jpg")
-    from pipeline_cli.pipeline import reconcile
+    from pipeline_cli.pipeline.reconciling import reconcile
 
     listed: list[str] = []
     judging = reconcile._judge_all
@@ -276,7 +276,7 @@ def test_an_interrupted_run_goes_on(here: Deployed, monkeypatch: pytest.MonkeyPa
 
 def test_what_changes_while_it_is_listed_is_no_finding(here: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
     """The upload bucket is listed first here, the others after everything has changed; and the other way round."""
-    from pipeline_cli.pipeline import listings, reconcile
+    from pipeline_cli.pipeline.reconciling import listings, reconcile
 
     for key in ("deleted.jpg", "overwritten.jpg", "kept.jpg", "last.jpg"):
         here.upload(key)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipeline_cli.pipeline import listings
-from pipeline_cli.pipeline.accounting import Kind
-from pipeline_cli.pipeline.checkpoint import Checkpoint, Phase
-from pipeline_cli.pipeline.reconcile import Progress
+from pipeline_cli.pipeline.reconciling import listings
+from pipeline_cli.pipeline.reconciling.accounting import Kind
+from pipeline_cli.pipeline.reconciling.checkpoint import Checkpoint, Phase
+from pipeline_cli.pipeline.reconciling.reconcile import Progress
 from reconcile_scale import PAGE, UP, Everything, compare, key
 
 SCRIPT = Path(__file__).with_name("reconcile_scale.py")

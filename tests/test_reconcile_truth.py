@@ -15,12 +15,12 @@ from db_writer import handler as writer
 from fake_aws import FakeDynamoDB, FakeS3
 from handler_world import THUMBNAILS, UPLOADS, jpeg
 from image_processor import handler as processor
-from pipeline_cli.pipeline import reconcile
-from pipeline_cli.pipeline.accounting import Finding, Repair
-from pipeline_cli.pipeline.checkpoint import Checkpoint
-from pipeline_cli.pipeline.listings import Stores
-from pipeline_cli.pipeline.reconcile import Progress, Queues, Report
-from pipeline_cli.pipeline.repair import INVOKED, carry_out, pending
+from pipeline_cli.pipeline.reconciling import reconcile
+from pipeline_cli.pipeline.reconciling.accounting import Finding, Repair
+from pipeline_cli.pipeline.reconciling.checkpoint import Checkpoint
+from pipeline_cli.pipeline.reconciling.listings import Stores
+from pipeline_cli.pipeline.reconciling.reconcile import Progress, Queues, Report
+from pipeline_cli.pipeline.reconciling.repair import INVOKED, carry_out, pending
 from pipeline_contract.identity import image_id
 from platform_model import CONTEXT, METADATA, Platform
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from photographs import photographs
 from pipeline_cli.errors import NotFoundError
-from pipeline_cli.pipeline.pacing import Window
-from pipeline_cli.pipeline.preflight import JPEG_PIXEL_ALLOWANCE, Inspector, Limits, refusal
-from pipeline_cli.pipeline.selection import Filter, LocalFile, Selection, Unusable, select
+from pipeline_cli.pipeline.uploading.pacing import Window
+from pipeline_cli.pipeline.uploading.preflight import JPEG_PIXEL_ALLOWANCE, Inspector, Limits, refusal
+from pipeline_cli.pipeline.uploading.selection import Filter, LocalFile, Selection, Unusable, select
 from pipeline_contract.headers import stored_size
 from pipeline_contract.kinds import sniff
 

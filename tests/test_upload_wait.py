@@ -12,7 +12,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from pipeline_cli.pipeline.lambda_capacity import Forecast
+from pipeline_cli.pipeline.uploading.lambda_capacity import Forecast
 from pipeline_contract.events import Source
 from pipeline_contract.failures import FailureCode, Stage
 from pipeline_contract.identity import image_id

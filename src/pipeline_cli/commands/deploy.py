@@ -12,8 +12,8 @@ from pipeline_cli.output import Column
 
 if TYPE_CHECKING:
     from pipeline_cli.aws import Clients
-    from pipeline_cli.pipeline.deploying import State, Workplace
-    from pipeline_cli.pipeline.terraform import Change, Terraform
+    from pipeline_cli.pipeline.deploying.deploy import State, Workplace
+    from pipeline_cli.pipeline.deploying.terraform import Change, Terraform
 
 app = App()
 
@@ -48,7 +48,8 @@ def deploy(
     imgpipe deploy --var environment=prod --var 'alarm_emails=["images@example.com"]'
     imgpipe deploy -d prod --state s3://my-terraform-state/imgpipe --yes
     """
-    from pipeline_cli.pipeline import deploying, terraform
+    from pipeline_cli.pipeline.deploying import deploy as deploying
+    from pipeline_cli.pipeline.deploying import terraform
 
     context: Context = ctx.obj
     given = deploying.parse_variables(var)
@@ -93,7 +94,7 @@ def deploy(
 
 def _name(context: Context, given: Mapping[str, Any]) -> str:
     """The deployment: as it is called, as its variables call it, the one in use, or the default."""
-    from pipeline_cli.pipeline import deploying
+    from pipeline_cli.pipeline.deploying import deploy as deploying
 
     if name := context.options.deployment or context.environ.get("IMGPIPE_DEPLOYMENT"):
         return name
@@ -114,7 +115,7 @@ def _region(context: Context, given: Mapping[str, Any], workplace: "Workplace") 
 
 def _state_region(context: Context, clients: "Clients", state: "State", region: str, *, plan: bool, yes: bool) -> str:
     """The region of the state's bucket, which is made where there is none."""
-    from pipeline_cli.pipeline import deploying
+    from pipeline_cli.pipeline.deploying import deploy as deploying
 
     found = deploying.bucket_region(clients.s3, state.bucket)
     if found is not None:
@@ -132,7 +133,8 @@ def _state_region(context: Context, clients: "Clients", state: "State", region: 
 
 def _zips(context: Context, workplace: "Workplace", variables: Mapping[str, Any], given: Path | None) -> Path:
     """The folder of the zips: the one given, or one into which they are built now."""
-    from pipeline_cli.pipeline import deploying, packaging
+    from pipeline_cli.pipeline import packaging
+    from pipeline_cli.pipeline.deploying import deploy as deploying
 
     arch, heic = deploying.architecture(variables), deploying.heic(variables)
     if given is not None:
@@ -166,7 +168,7 @@ def _remember(context: Context, workplace: "Workplace", tool: "Terraform") -> No
 
 
 def _check(context: Context, workplace: "Workplace") -> None:
-    from pipeline_cli.pipeline import deploying
+    from pipeline_cli.pipeline.deploying import deploy as deploying
 
     deployed = deployments.named(workplace.name, environ=context.environ)
     clients = context.account_clients(deployed.region)

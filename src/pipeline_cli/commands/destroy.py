@@ -30,7 +30,9 @@ def destroy(
     imgpipe -d image-pipeline-dev destroy --dry-run
     imgpipe -d image-pipeline-dev destroy
     """
-    from pipeline_cli.pipeline import deploying, destroying, terraform
+    from pipeline_cli.pipeline.deploying import deploy as deploying
+    from pipeline_cli.pipeline.deploying import destroy as destroying
+    from pipeline_cli.pipeline.deploying import terraform
 
     context: Context = ctx.obj
     name = context.options.deployment or context.deployment.name

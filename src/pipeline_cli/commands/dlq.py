@@ -22,10 +22,10 @@ from pipeline_cli.commands.log_lines import print_lines
 from pipeline_cli.context import Context
 from pipeline_cli.errors import NotFoundError
 from pipeline_cli.output import Column, Format, to_json
-from pipeline_cli.pipeline import reasons
-from pipeline_cli.pipeline.dead_letter_queues import Selection, fields_of
-from pipeline_cli.pipeline.dead_letters import DeadLetter, original
-from pipeline_cli.pipeline.redrive import refusal
+from pipeline_cli.pipeline.dead_letters import reasons
+from pipeline_cli.pipeline.dead_letters.messages import DeadLetter, original
+from pipeline_cli.pipeline.dead_letters.queues import Selection, fields_of
+from pipeline_cli.pipeline.dead_letters.redrive import refusal
 
 app = App(
     no_args_is_help=True,

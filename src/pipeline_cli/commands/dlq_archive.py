@@ -8,11 +8,11 @@ from pipeline_cli.commands.dlq_common import CODE, KEY, MESSAGE, STAGE, archive_
 from pipeline_cli.context import Context
 from pipeline_cli.errors import SomeFailedError
 from pipeline_cli.output import Column
-from pipeline_cli.pipeline import archives, disposal
-from pipeline_cli.pipeline.archives import Archive
-from pipeline_cli.pipeline.dead_letter_queues import Selection, fields_of
-from pipeline_cli.pipeline.dead_letters import dead_letter
-from pipeline_cli.pipeline.disposal import Disposed, Fate
+from pipeline_cli.pipeline.dead_letters import archives, disposal
+from pipeline_cli.pipeline.dead_letters.archives import Archive
+from pipeline_cli.pipeline.dead_letters.disposal import Disposed, Fate
+from pipeline_cli.pipeline.dead_letters.messages import dead_letter
+from pipeline_cli.pipeline.dead_letters.queues import Selection, fields_of
 
 _STYLES = {"removed": "green", "copied": "green", "restored": "green", "failed": "red", "taken": "yellow"}
 ACTION = Column("action", "Action", style=lambda action: _STYLES.get(str(action), ""))

@@ -14,8 +14,8 @@ from pipeline_cli.moments import HELP as MOMENT
 from pipeline_cli.moments import age, moment
 from pipeline_cli.output import Column
 from pipeline_cli.paths import data_home
-from pipeline_cli.pipeline import dead_letter_queues
-from pipeline_cli.pipeline.dead_letter_queues import Listing, Queue, Selection
+from pipeline_cli.pipeline.dead_letters import queues as dead_letter_queues
+from pipeline_cli.pipeline.dead_letters.queues import Listing, Queue, Selection
 from pipeline_cli.pipeline.expressions import expression
 from pipeline_cli.pipeline.log_events import Group
 from pipeline_contract.failures import FailureClass, FailureCode, Stage

@@ -8,14 +8,14 @@ from pipeline_cli.context import Context
 from pipeline_cli.errors import SomeFailedError, UsageError, WaitTimeoutError
 from pipeline_cli.moments import duration
 from pipeline_cli.output import Column
-from pipeline_cli.pipeline import following
-from pipeline_cli.pipeline import redrive as redriving
-from pipeline_cli.pipeline.archives import Archive
-from pipeline_cli.pipeline.dead_letter_queues import Selection, fields_of
-from pipeline_cli.pipeline.dead_letters import DeadLetter
-from pipeline_cli.pipeline.following import Followed
+from pipeline_cli.pipeline.dead_letters import following
+from pipeline_cli.pipeline.dead_letters import redrive as redriving
+from pipeline_cli.pipeline.dead_letters.archives import Archive
+from pipeline_cli.pipeline.dead_letters.following import Followed
+from pipeline_cli.pipeline.dead_letters.messages import DeadLetter
+from pipeline_cli.pipeline.dead_letters.queues import Selection, fields_of
+from pipeline_cli.pipeline.dead_letters.redrive import Action, Redriven, Targets
 from pipeline_cli.pipeline.outcomes import FINE, Outcome
-from pipeline_cli.pipeline.redrive import Action, Redriven, Targets
 from pipeline_contract.failures import Stage
 
 _STYLES = {

@@ -8,8 +8,8 @@ from pipeline_cli.context import Context
 from pipeline_cli.errors import UnhealthyError
 from pipeline_cli.moments import duration
 from pipeline_cli.output import Column, Format, escape
-from pipeline_cli.pipeline import checks, probe
-from pipeline_cli.pipeline.checks import Check, Verdict
+from pipeline_cli.pipeline.watching import checks, probe
+from pipeline_cli.pipeline.watching.checks import Check, Verdict
 
 app = App()
 

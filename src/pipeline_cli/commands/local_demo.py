@@ -242,7 +242,7 @@ def _look_around(context: Context) -> None:
 def _alarms(context: Context) -> list[Any]:
     """The alarms, once one has fired if there is a dead letter to fire for."""
     from pipeline_cli.local.stages import stages
-    from pipeline_cli.pipeline.alarms import ALARM, alarms
+    from pipeline_cli.pipeline.watching.alarms import ALARM, alarms
 
     expected = stages(context.clients, context.deployment).dead_letters > 0
     deadline = time.monotonic() + ALARM_SECONDS

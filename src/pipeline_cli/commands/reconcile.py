@@ -16,10 +16,10 @@ from pipeline_cli.output import Column, Format
 from pipeline_cli.paths import data_home
 
 if TYPE_CHECKING:
-    from pipeline_cli.pipeline.checkpoint import Checkpoint, Store, Work
-    from pipeline_cli.pipeline.listings import Stores
-    from pipeline_cli.pipeline.reconcile import Progress, Queues, Report
-    from pipeline_cli.pipeline.repair import Estimate, Repaired
+    from pipeline_cli.pipeline.reconciling.checkpoint import Checkpoint, Store, Work
+    from pipeline_cli.pipeline.reconciling.listings import Stores
+    from pipeline_cli.pipeline.reconciling.reconcile import Progress, Queues, Report
+    from pipeline_cli.pipeline.reconciling.repair import Estimate, Repaired
 
 app = App()
 
@@ -61,10 +61,10 @@ def reconcile(
     imgpipe reconcile --repair --yes --max 100000 --rate 50
     """
     from pipeline_cli.moments import duration
-    from pipeline_cli.pipeline import reconcile as reconciling
-    from pipeline_cli.pipeline.accounting import Repair
-    from pipeline_cli.pipeline.checkpoint import Checkpoint, Phase
-    from pipeline_cli.pipeline.repair import INVOKED
+    from pipeline_cli.pipeline.reconciling import reconcile as reconciling
+    from pipeline_cli.pipeline.reconciling.accounting import Repair
+    from pipeline_cli.pipeline.reconciling.checkpoint import Checkpoint, Phase
+    from pipeline_cli.pipeline.reconciling.repair import INVOKED
 
     context: Context = ctx.obj
     seconds = duration(grace)
@@ -108,7 +108,7 @@ def reconcile(
 
 def _is_worth_repairing(checkpoint: "Checkpoint", now: float) -> bool:
     """Whether a finished comparison has repairs left to do: begun ones, or those that were shown a moment ago."""
-    from pipeline_cli.pipeline.checkpoint import Phase
+    from pipeline_cli.pipeline.reconciling.checkpoint import Phase
 
     if not sum(checkpoint.repairs().values()):
         return False
@@ -155,8 +155,8 @@ def _result(
 
 
 def _queues(context: Context) -> "Queues":
-    from pipeline_cli.pipeline.dead_letter_queues import Queue
-    from pipeline_cli.pipeline.reconcile import Queues
+    from pipeline_cli.pipeline.dead_letters.queues import Queue
+    from pipeline_cli.pipeline.reconciling.reconcile import Queues
     from pipeline_contract.failures import Stage
 
     deployment = context.deployment
@@ -168,8 +168,8 @@ def _queues(context: Context) -> "Queues":
 
 
 def _estimate(context: Context, checkpoint: "Checkpoint", most: int, rate: float, repairs: Any) -> "Estimate":
-    from pipeline_cli.pipeline.accounting import Repair
-    from pipeline_cli.pipeline.repair import INVOKED, estimate, memory_of
+    from pipeline_cli.pipeline.reconciling.accounting import Repair
+    from pipeline_cli.pipeline.reconciling.repair import INVOKED, estimate, memory_of
 
     waiting = checkpoint.repairs()
     invocations = min(most, sum(waiting[one] for one in INVOKED))
@@ -222,9 +222,9 @@ def _repair(
     *,
     yes: bool,
 ) -> "Repaired | None":
-    from pipeline_cli.pipeline.accounting import Repair
-    from pipeline_cli.pipeline.checkpoint import Phase
-    from pipeline_cli.pipeline.repair import carry_out, pending
+    from pipeline_cli.pipeline.reconciling.accounting import Repair
+    from pipeline_cli.pipeline.reconciling.checkpoint import Phase
+    from pipeline_cli.pipeline.reconciling.repair import carry_out, pending
 
     waiting = checkpoint.repairs()
     if orphans := 0 if Repair.DELETE_THUMBNAIL in repairs else waiting[Repair.DELETE_THUMBNAIL]:
@@ -265,7 +265,7 @@ def _repair(
 @contextmanager
 def _progress(context: Context) -> "Iterator[Progress]":
     """Says how much was listed, then how much was judged."""
-    from pipeline_cli.pipeline.reconcile import Progress
+    from pipeline_cli.pipeline.reconciling.reconcile import Progress
 
     rows: Counter[Store] = Counter()
     images = 0

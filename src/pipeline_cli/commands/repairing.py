@@ -9,12 +9,12 @@ from pipeline_cli.context import Context
 from pipeline_cli.moments import age
 
 if TYPE_CHECKING:
-    from pipeline_cli.pipeline.listings import Stores
-    from pipeline_cli.pipeline.repair import Estimate
+    from pipeline_cli.pipeline.reconciling.listings import Stores
+    from pipeline_cli.pipeline.reconciling.repair import Estimate
 
 
 def stores_of(context: Context) -> "Stores":
-    from pipeline_cli.pipeline.listings import Stores
+    from pipeline_cli.pipeline.reconciling.listings import Stores
 
     deployment, clients = context.deployment, context.clients
     return Stores(clients.s3, clients.dynamodb, deployment.upload_bucket, deployment.thumbnail_bucket, deployment.table)

@@ -15,10 +15,10 @@ from pipeline_cli.output import Column
 from pipeline_contract.item import Status
 
 if TYPE_CHECKING:
-    from pipeline_cli.pipeline.checkpoint import Work
-    from pipeline_cli.pipeline.listings import Stores
     from pipeline_cli.pipeline.queries import Criteria
-    from pipeline_cli.pipeline.repair import Estimate, Repaired
+    from pipeline_cli.pipeline.reconciling.checkpoint import Work
+    from pipeline_cli.pipeline.reconciling.listings import Stores
+    from pipeline_cli.pipeline.reconciling.repair import Estimate, Repaired
 
 app = App()
 
@@ -71,9 +71,9 @@ def reprocess(
     """
     from pipeline_cli.pipeline.expressions import expression
     from pipeline_cli.pipeline.queries import Criteria
-    from pipeline_cli.pipeline.reconcile import check_apart
-    from pipeline_cli.pipeline.repair import Repaired, estimate
-    from pipeline_cli.pipeline.reprocess import function_of, work_of
+    from pipeline_cli.pipeline.reconciling.reconcile import check_apart
+    from pipeline_cli.pipeline.reconciling.repair import Repaired, estimate
+    from pipeline_cli.pipeline.reconciling.reprocess import function_of, work_of
 
     context: Context = ctx.obj
     now = context.now()
@@ -123,7 +123,7 @@ def _send(
     rate: float,
     yes: bool,
 ) -> "Repaired":
-    from pipeline_cli.pipeline.repair import carry_out
+    from pipeline_cli.pipeline.reconciling.repair import carry_out
 
     context.confirm(f"Reprocess ({in_words(plan)})?", yes=yes)
     context.announce(f"Reprocessing: {in_words(plan)}")

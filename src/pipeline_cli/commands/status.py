@@ -7,8 +7,8 @@ from pipeline_cli.commands.dlq_common import queues
 from pipeline_cli.context import Context
 from pipeline_cli.errors import ExitCode, UnhealthyError
 from pipeline_cli.output import Column, Format
-from pipeline_cli.pipeline import health
-from pipeline_cli.pipeline.health import Health, Parts
+from pipeline_cli.pipeline.watching import health
+from pipeline_cli.pipeline.watching.health import Health, Parts
 
 app = App()
 

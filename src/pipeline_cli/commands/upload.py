@@ -15,9 +15,9 @@ from pipeline_cli.output import Column, Format, size, to_json
 if TYPE_CHECKING:
     from pipeline_cli.commands.upload_progress import Progress
     from pipeline_cli.pipeline.outcomes import Waiter
-    from pipeline_cli.pipeline.selection import LocalFile, Selection, Unusable
-    from pipeline_cli.pipeline.upload_records import Upload
-    from pipeline_cli.pipeline.upload_summary import Summary, Tally
+    from pipeline_cli.pipeline.uploading.records import Upload
+    from pipeline_cli.pipeline.uploading.selection import LocalFile, Selection, Unusable
+    from pipeline_cli.pipeline.uploading.summary import Summary, Tally
 
 app = App()
 
@@ -64,11 +64,11 @@ def upload(
     find . -newer last -print0 | imgpipe upload -
     """
     from pipeline_cli.commands.upload_progress import progress
-    from pipeline_cli.pipeline.preflight import Limits
-    from pipeline_cli.pipeline.selection import STDIN, Selection, normal_prefix, select
-    from pipeline_cli.pipeline.upload_records import Rules
-    from pipeline_cli.pipeline.upload_summary import Tally
-    from pipeline_cli.pipeline.uploads import uploader
+    from pipeline_cli.pipeline.uploading.preflight import Limits
+    from pipeline_cli.pipeline.uploading.records import Rules
+    from pipeline_cli.pipeline.uploading.selection import STDIN, Selection, normal_prefix, select
+    from pipeline_cli.pipeline.uploading.summary import Tally
+    from pipeline_cli.pipeline.uploading.uploads import uploader
 
     context: Context = ctx.obj
     bucket = context.deployment.upload_bucket
@@ -118,7 +118,7 @@ def _warned(
     context: Context, selection: "Selection", files: "Iterator[LocalFile | Unusable]"
 ) -> "Iterator[LocalFile | Unusable]":
     """The same files, after a warning where Lambda would not get through all of them in time."""
-    from pipeline_cli.pipeline.lambda_capacity import LARGE_BATCH, forecast
+    from pipeline_cli.pipeline.uploading.lambda_capacity import LARGE_BATCH, forecast
 
     first = list(itertools.islice(files, LARGE_BATCH))
     function = context.deployment.outputs.get("image_processor_function_name")
@@ -139,14 +139,14 @@ def _warned(
 
 def _counter(selection: "Selection") -> Callable[[], int] | None:
     """How to count the files, unless they come from stdin."""
-    from pipeline_cli.pipeline.selection import STDIN, count
+    from pipeline_cli.pipeline.uploading.selection import STDIN, count
 
     return None if STDIN in selection.paths else lambda: count(selection)
 
 
 def _waiter(context: Context, bucket: str) -> "Waiter":
-    from pipeline_cli.pipeline.burials import Burials
-    from pipeline_cli.pipeline.dead_letter_queues import Queue
+    from pipeline_cli.pipeline.dead_letters.burials import Burials
+    from pipeline_cli.pipeline.dead_letters.queues import Queue
     from pipeline_cli.pipeline.outcomes import Waiter
     from pipeline_contract.failures import Stage
 

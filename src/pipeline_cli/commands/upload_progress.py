@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from pipeline_cli.context import Context
 from pipeline_cli.output import size
-from pipeline_cli.pipeline.transfers import Meter
-from pipeline_cli.pipeline.upload_summary import stage_times
+from pipeline_cli.pipeline.uploading.summary import stage_times
+from pipeline_cli.pipeline.uploading.transfers import Meter
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
     from pipeline_cli.pipeline.outcomes import Latencies
-    from pipeline_cli.pipeline.upload_records import Upload
+    from pipeline_cli.pipeline.uploading.records import Upload
 
 LINES_EVERY = 10.0  # seconds between plain lines
 REDRAWS = 8  # a second

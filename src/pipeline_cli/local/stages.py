@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline_cli.pipeline.dead_letter_queues import Queue, counts
+from pipeline_cli.pipeline.dead_letters.queues import Queue, counts
 from pipeline_cli.pipeline.thumbnails import stored
 from pipeline_contract.failures import Stage
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline_cli.pipeline.dead_letter_queues import Queue, Selection, read
-from pipeline_cli.pipeline.dead_letters import DeadLetter
+from pipeline_cli.pipeline.dead_letters.messages import DeadLetter
+from pipeline_cli.pipeline.dead_letters.queues import Queue, Selection, read
 from pipeline_cli.pipeline.log_events import Group, LogEvent, about
 from pipeline_cli.pipeline.metadata import Item, get
 from pipeline_cli.pipeline.outcomes import Outcome

@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline_cli.pipeline.upload_records import Action, Upload
+from pipeline_cli.pipeline.uploading.records import Action, Upload
 from pipeline_contract.item import KEY, Status
 from pipeline_contract.kinds import claims_to_be_image
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from pipeline_cli.pipeline.archives import Archive, Archived
-from pipeline_cli.pipeline.dead_letter_queues import Queue, Selection, holding, receive
-from pipeline_cli.pipeline.dead_letters import DeadLetter
-from pipeline_cli.pipeline.redrive import attributes
+from pipeline_cli.pipeline.dead_letters.archives import Archive, Archived
+from pipeline_cli.pipeline.dead_letters.messages import DeadLetter
+from pipeline_cli.pipeline.dead_letters.queues import Queue, Selection, holding, receive
+from pipeline_cli.pipeline.dead_letters.redrive import attributes
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pipeline_cli.pipeline.preflight import Limits
+from pipeline_cli.pipeline.uploading.preflight import Limits
 
 
 class Action(StrEnum):

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import FileIO
 
-from pipeline_cli.pipeline.selection import Problem
-from pipeline_cli.pipeline.transfers import PART_BYTES
+from pipeline_cli.pipeline.uploading.selection import Problem
+from pipeline_cli.pipeline.uploading.transfers import PART_BYTES
 from pipeline_contract.failures import FailureCode
 from pipeline_contract.headers import stored_size
 from pipeline_contract.kinds import MIME_TYPES, claims_to_be_image, sniff

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_cli.errors import UsageError
-from pipeline_cli.pipeline.dead_letters import DeadLetter
+from pipeline_cli.pipeline.dead_letters.messages import DeadLetter
 from pipeline_contract.failures import Stage
 from pipeline_contract.times import format_time
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from pipeline_cli.pipeline.dead_letters import DeadLetter, dead_letter
+from pipeline_cli.pipeline.dead_letters.messages import DeadLetter, dead_letter
 from pipeline_cli.pipeline.expressions import Expression
 from pipeline_contract.failures import FailureClass, FailureCode, Stage
 from pipeline_contract.times import format_time

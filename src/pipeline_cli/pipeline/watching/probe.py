@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline_cli.pipeline import metadata
-from pipeline_cli.pipeline.checks import Check, Verdict
 from pipeline_cli.pipeline.thumbnails import of_image
+from pipeline_cli.pipeline.watching.checks import Check, Verdict
 from pipeline_contract.identity import image_id
 from pipeline_contract.item import Status
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
-from pipeline_cli.pipeline.preflight import MD5_OF_PARTS
-from pipeline_cli.pipeline.transfers import PART_BYTES
+from pipeline_cli.pipeline.uploading.preflight import MD5_OF_PARTS
+from pipeline_cli.pipeline.uploading.transfers import PART_BYTES
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

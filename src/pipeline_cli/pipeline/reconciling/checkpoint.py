@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_cli.errors import ImgpipeError
-from pipeline_cli.pipeline.accounting import Current, Finding, Image, ItemState, Kind, Repair, StoredThumbnail, Uploaded
+from pipeline_cli.pipeline.reconciling.accounting import (
+    Current,
+    Finding,
+    Image,
+    ItemState,
+    Kind,
+    Repair,
+    StoredThumbnail,
+    Uploaded,
+)
 from pipeline_contract.item import Status
 
 _FORMAT = 1  # of the file (its user_version): one of another format is begun anew

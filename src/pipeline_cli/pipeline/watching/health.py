@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pipeline_cli.pipeline import metadata, queries
-from pipeline_cli.pipeline.dead_letter_queues import Queue, counts
+from pipeline_cli.pipeline.dead_letters.queues import Queue, counts
 from pipeline_cli.pipeline.queries import Criteria
 from pipeline_contract.failures import Stage
 from pipeline_contract.item import Status

@@ -11,12 +11,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pipeline_cli.errors import ImgpipeError
-from pipeline_cli.pipeline.accounting import Disagreement, Repair
-from pipeline_cli.pipeline.checkpoint import Work
-from pipeline_cli.pipeline.dead_letters import record_of
+from pipeline_cli.pipeline.dead_letters.messages import record_of
 from pipeline_cli.pipeline.invocations import invoke
-from pipeline_cli.pipeline.listings import Stores
 from pipeline_cli.pipeline.metadata import get_many
+from pipeline_cli.pipeline.reconciling.accounting import Disagreement, Repair
+from pipeline_cli.pipeline.reconciling.checkpoint import Work
+from pipeline_cli.pipeline.reconciling.listings import Stores
 from pipeline_contract.events import Source
 
 if TYPE_CHECKING:

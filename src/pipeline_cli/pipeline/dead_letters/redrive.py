@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from pipeline_cli.pipeline.archives import Archive
-from pipeline_cli.pipeline.dead_letter_queues import Held, Queue, Selection, holding, receive
-from pipeline_cli.pipeline.dead_letters import REDRIVES, DeadLetter
+from pipeline_cli.pipeline.dead_letters.archives import Archive
+from pipeline_cli.pipeline.dead_letters.messages import REDRIVES, DeadLetter
+from pipeline_cli.pipeline.dead_letters.queues import Held, Queue, Selection, holding, receive
 from pipeline_cli.pipeline.invocations import invoke
 from pipeline_contract.failures import FailureClass
 

@@ -11,8 +11,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pipeline_cli.errors import ConfigurationError
-from pipeline_cli.pipeline import listings
-from pipeline_cli.pipeline.accounting import (
+from pipeline_cli.pipeline.dead_letters.queues import Queue, counts, read
+from pipeline_cli.pipeline.metadata import get_many
+from pipeline_cli.pipeline.reconciling import listings
+from pipeline_cli.pipeline.reconciling.accounting import (
     Accounting,
     Current,
     Finding,
@@ -24,11 +26,9 @@ from pipeline_cli.pipeline.accounting import (
     Verdict,
     judge,
 )
-from pipeline_cli.pipeline.checkpoint import Checkpoint, Phase, Store
-from pipeline_cli.pipeline.dead_letter_queues import Queue, counts, read
-from pipeline_cli.pipeline.listings import Stores
-from pipeline_cli.pipeline.metadata import get_many
-from pipeline_cli.pipeline.repair import record_for
+from pipeline_cli.pipeline.reconciling.checkpoint import Checkpoint, Phase, Store
+from pipeline_cli.pipeline.reconciling.listings import Stores
+from pipeline_cli.pipeline.reconciling.repair import record_for
 from pipeline_cli.pipeline.thumbnails import of_image
 from pipeline_contract.failures import Stage
 from pipeline_contract.kinds import claims_to_be_image

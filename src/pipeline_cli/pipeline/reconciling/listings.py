@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from pipeline_cli.pipeline.accounting import ItemState
-from pipeline_cli.pipeline.checkpoint import Checkpoint, Part, Row, Store
 from pipeline_cli.pipeline.metadata import item_of
+from pipeline_cli.pipeline.reconciling.accounting import ItemState
+from pipeline_cli.pipeline.reconciling.checkpoint import Checkpoint, Part, Row, Store
 from pipeline_cli.pipeline.thumbnails import stored_of
 from pipeline_contract.identity import THUMBNAIL_PREFIX, image_id
 from pipeline_contract.item import KEY, Status

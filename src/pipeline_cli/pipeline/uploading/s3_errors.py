@@ -1,7 +1,7 @@
 """What S3's error codes mean to an upload (Amazon S3 API Reference, "Error responses")."""
 
 from pipeline_cli.errors import ConfigurationError
-from pipeline_cli.pipeline.transfers import Answer
+from pipeline_cli.pipeline.uploading.transfers import Answer
 
 THROTTLED = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "ThrottlingException", "503", "429"}
 WRONG_BYTES = {"BadDigest", "XAmzContentChecksumMismatch", "InvalidDigest", "IncompleteBody"}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pipeline_cli.pipeline.dead_letter_queues import Queue, counts, read
-from pipeline_cli.pipeline.dead_letters import DeadLetter
+from pipeline_cli.pipeline.dead_letters.messages import DeadLetter
+from pipeline_cli.pipeline.dead_letters.queues import Queue, counts, read
 from pipeline_cli.pipeline.metadata import Item, get_many
 from pipeline_cli.pipeline.outcomes import CLOCK_TOLERANCE, Outcome
 from pipeline_contract.item import Status

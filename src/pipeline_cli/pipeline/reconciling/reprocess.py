@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline_cli.pipeline.accounting import Repair, own_event
-from pipeline_cli.pipeline.checkpoint import Work
-from pipeline_cli.pipeline.listings import Stores, item_state
-from pipeline_cli.pipeline.repair import s3_record
+from pipeline_cli.pipeline.reconciling.accounting import Repair, own_event
+from pipeline_cli.pipeline.reconciling.checkpoint import Work
+from pipeline_cli.pipeline.reconciling.listings import Stores, item_state
+from pipeline_cli.pipeline.reconciling.repair import s3_record
 from pipeline_contract.events import Source
 from pipeline_contract.item import KEY, Status
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline_cli.pipeline.dead_letter_queues import Queue, counts, read
-from pipeline_cli.pipeline.dead_letters import DeadLetter, Shape
+from pipeline_cli.pipeline.dead_letters.messages import DeadLetter, Shape
+from pipeline_cli.pipeline.dead_letters.queues import Queue, counts, read
 from pipeline_cli.pipeline.outcomes import Dead
 from pipeline_contract.failures import FailureClass, FailureCode, Stage
 

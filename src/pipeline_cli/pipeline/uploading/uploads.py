@@ -13,13 +13,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline_cli.errors import ConfigurationError, ImgpipeError
-from pipeline_cli.pipeline import preflight
-from pipeline_cli.pipeline.pacing import Window, backoff
-from pipeline_cli.pipeline.preflight import Inspected, Inspector, UnusableFileError
-from pipeline_cli.pipeline.s3_errors import THROTTLED, WRONG_BYTES, configuration_error
-from pipeline_cli.pipeline.selection import LocalFile, Problem, Unusable
-from pipeline_cli.pipeline.stored import Stored, from_headers, is_same, listed
-from pipeline_cli.pipeline.transfers import (
+from pipeline_cli.pipeline.uploading import preflight
+from pipeline_cli.pipeline.uploading.pacing import Window, backoff
+from pipeline_cli.pipeline.uploading.preflight import Inspected, Inspector, UnusableFileError
+from pipeline_cli.pipeline.uploading.records import Action, Rules, Upload
+from pipeline_cli.pipeline.uploading.s3_errors import THROTTLED, WRONG_BYTES, configuration_error
+from pipeline_cli.pipeline.uploading.selection import LocalFile, Problem, Unusable
+from pipeline_cli.pipeline.uploading.stored import Stored, from_headers, is_same, listed
+from pipeline_cli.pipeline.uploading.transfers import (
     CHECKSUM_HEADER,
     PART_BYTES,
     PARTS_AT_ONCE,
@@ -28,7 +29,6 @@ from pipeline_cli.pipeline.transfers import (
     Transfers,
     resolve,
 )
-from pipeline_cli.pipeline.upload_records import Action, Rules, Upload
 from pipeline_contract.identity import image_id
 
 if TYPE_CHECKING:

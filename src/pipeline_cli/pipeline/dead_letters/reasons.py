@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipeline_cli.pipeline.dead_letters import DeadLetter
+from pipeline_cli.pipeline.dead_letters.messages import DeadLetter
 from pipeline_cli.pipeline.log_events import Group, LogEvent, about
 from pipeline_contract.failures import FailureCode, parse_error_text
 

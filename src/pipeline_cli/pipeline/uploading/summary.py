@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline_cli.pipeline.outcomes import FINE, Latencies, Outcome, Spread
-from pipeline_cli.pipeline.upload_records import Action, Upload
+from pipeline_cli.pipeline.uploading.records import Action, Upload
 
 MAX_NAMED = 1000  # failures named in a summary; the manifest has them all
 

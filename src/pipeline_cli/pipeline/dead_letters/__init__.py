@@ -1,0 +1,1 @@
+"""What failed for good: read, explained, kept, sent back or taken out."""

@@ -1,0 +1,1 @@
+"""Putting the pipeline on AWS and taking it away."""

@@ -1,0 +1,1 @@
+"""Making bucket, table and thumbnails agree."""

@@ -1,0 +1,1 @@
+"""How the pipeline is, and whether it is wired right."""
