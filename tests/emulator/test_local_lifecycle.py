@@ -140,11 +140,20 @@ def test_killed_it_leaves_nothing_and_keeps_what_was_stored(up: LocalPipeline, w
     eventually(lambda: "after.jpg" in up.items(), "an item after the crash")
 
 
+def saved(pipeline: LocalPipeline) -> float:
+    """When the emulator last saved what it has to do."""
+    file = pipeline.folder / "data/state/imgpipe-pending-invocations.json"
+    return file.stat().st_mtime if file.exists() else 0.0
+
+
 def test_accepted_work_is_done_after_a_crash(up: LocalPipeline) -> None:
     keys = {f"work/{number}.jpg" for number in range(150)}
     for key in sorted(keys):
         up.put(key, jpeg(1200, 900))
-    time.sleep(4)
+    # Two saves from here on: the second began after the last upload.
+    for _ in range(2):
+        before = saved(up)
+        eventually(lambda before=before: saved(up) != before, "the state is saved")
     done = len(up.items("work/"))
     os.kill(up.process["emulator_pid"], signal.SIGKILL)
     eventually(lambda: not processes_of(up), "every process has ended")
