@@ -103,7 +103,11 @@ def test_get_writes_files_named_after_the_images(
     assert (tmp_path / "x.jpg").read_bytes() == b"800"
     assert world.run("thumbs", "get", "b.png", "--size", "900")[0] == ExitCode.NOT_FOUND
     assert world.run("thumbs", "get", "none.jpg")[0] == ExitCode.NOT_FOUND
-    assert world.run("thumbs", "get", "b.png", "b.png", "--to", "nowhere")[0] == ExitCode.USAGE
+    assert world.run("thumbs", "get", "b.png", "b.png", "--to", "x.jpg")[0] == ExitCode.USAGE
+    assert world.run("thumbs", "get", "b.png", "b.png", "--to", "new")[0] == 0
+    assert len(list((tmp_path / "new").iterdir())) == 2  # two images of one name do not overwrite each other
+    assert world.run("thumbs", "get", "b.png", "--to", "one/")[0] == 0
+    assert len(list((tmp_path / "one").iterdir())) == 1
 
 
 def test_bytes_go_to_a_pipe_and_never_to_a_terminal(world: Deployed) -> None:

@@ -90,8 +90,8 @@ def run(args: Sequence[str], context: Context | None = None) -> int:
         return _usage(context, args, error)
     except typer.Abort:
         return _report(context, "INTERRUPTED", "Interrupted.", "", ExitCode.INTERRUPTED)
-    except SystemExit as error:  # Typer ends so when stdout was closed: `imgpipe ... | head`
-        return int(error.code or 0)
+    except SystemExit:  # Typer ends so when the reader has gone: `imgpipe ... | head` has what it wanted
+        return ExitCode.DONE
     except Exception as error:  # noqa: BLE001  # the boundary: nothing gets past it
         known = from_aws(error)
         if known is not None:

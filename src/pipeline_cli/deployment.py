@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline_cli.errors import ConfigurationError
+from pipeline_cli.errors import ConfigurationError, ExitCode, from_aws
 from pipeline_cli.paths import cache_home, config_home, data_home
 
 LOCAL = "local"
@@ -179,9 +179,21 @@ def named(name: str, *, environ: Mapping[str, str], parameters: Parameters | Non
     record = registered(environ).get(name)
     if record is not None:
         return from_file(Path(record), name=name)
-    if parameters is not None and (found := parameters.find(name)) is not None:
-        return found
     known = ", ".join([LOCAL, *registered(environ)])
+    if parameters is not None:
+        try:
+            found = parameters.find(name)
+        except Exception as error:
+            why = from_aws(error)
+            if why is None or why.exit_code is not ExitCode.CONFIGURATION:
+                raise
+            raise ConfigurationError(
+                f"This machine knows no deployment {name}, and AWS could not be asked: {why.message}",
+                f"Known on this machine: {known}. {why.hint}",
+                code="NO_DEPLOYMENT",
+            ) from error
+        if found is not None:
+            return found
     asked = "" if parameters is None else f" The AWS account has no parameter /imgpipe/{name}/outputs either."
     raise ConfigurationError(
         f"There is no deployment {name}.{asked}",

@@ -224,8 +224,8 @@ def test_interrupted_while_it_starts_it_leaves_nothing(
     if process.returncode == 0:
         return  # it was quicker
     assert process.returncode in (130, -signal.SIGINT), said  # -SIGINT: before Python could say anything
-    assert nothing_is_left(stopped_pipeline)
-    assert list(temporary.iterdir()) == []
+    eventually(lambda: nothing_is_left(stopped_pipeline), "what had started has ended")
+    eventually(lambda: not list(temporary.iterdir()), "its temporary files are gone")
     assert not [line for line in command_lines() if str(temporary) in line]
 
 

@@ -65,10 +65,14 @@ def list_(
     imgpipe dlq list --class transient --since 1d --output json
     """
     context: Context = ctx.obj
-    letters = read(context, selection, limit or None).letters
+    listing = read(context, selection, limit or None)
+    letters = listing.letters
     if why and any(map(reasons.unexplained, letters)):
         letters = tuple(reasons.explain_all(context.clients.logs, groups(context), letters, now=context.now()))
-    empty = "Nothing failed: the dead-letter queues are empty." if selection.everything else "None such."
+    empty = "None such."
+    if selection.everything:
+        hidden = "None can be read now: try again in a minute."
+        empty = hidden if listing.elsewhere else "Nothing failed: the dead-letter queues are empty."
     if group:
         context.out.rows(_groups(letters), GROUP_COLUMNS, empty=empty)
     else:

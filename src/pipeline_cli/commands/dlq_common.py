@@ -105,7 +105,9 @@ def groups(context: Context) -> list[Group]:
 def read(context: Context, selection: Selection, limit: int | None = None) -> Listing:
     listing = dead_letter_queues.read(context.clients.sqs, queues(context), selection, limit=limit)
     if listing.elsewhere:
-        context.note(f"{messages(listing.elsewhere)} more: somebody else is reading them just now.")
+        context.note(
+            f"{messages(listing.elsewhere)} more were just taken by somebody, or by a command that was stopped."
+        )
     return listing
 
 

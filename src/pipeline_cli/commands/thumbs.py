@@ -108,7 +108,9 @@ def _list_gaps(context: Context, *, missing: bool, stale: bool) -> None:
 def get(
     ctx: typer.Context,
     images: list[str] = typer.Argument(..., metavar="KEY|ID...", help="Key, image id or s3:// address."),
-    to: Path = typer.Option(None, metavar="DIR|FILE|-", help="Where it goes; - is stdout. [default: this folder]"),
+    to_text: str = typer.Option(
+        None, "--to", metavar="DIR/|FILE|-", help="Where it goes; - is stdout. [default: this folder]"
+    ),
     pixels: int = typer.Option(None, "--size", metavar="PX", help="A further size, as the deployment makes them."),
 ) -> None:
     """Download thumbnails.
@@ -119,8 +121,13 @@ def get(
     imgpipe thumbs get a.jpg --to - | file -
     """
     context: Context = ctx.obj
-    if len(images) > 1 and to is not None and not to.is_dir():
-        raise UsageError(f"{to} is no folder, and several thumbnails are asked for.", f"mkdir {to}")
+    to = Path(to_text) if to_text else None
+    folder = len(images) > 1 or (to is not None and (to_text.endswith("/") or to.is_dir()))
+    if to is not None and folder and to != Path("-"):
+        if to.exists() and not to.is_dir():
+            raise UsageError(f"{to} is no folder.", "Name another one: --to thumbs/")
+        to.mkdir(parents=True, exist_ok=True)
+    written: set[Path] = set()
     for image in images:
         wanted, found = _find(context, image, pixels)
         data = thumbnails.fetch(context.clients.s3, context.deployment.thumbnail_bucket, found.thumbnail_key)
@@ -129,6 +136,9 @@ def get(
             continue
         name = thumbnails.file_name(wanted.key, found)
         file = Path(name) if to is None else to / name if to.is_dir() else to
+        if file in written:  # images of two folders may have one name
+            file = file.with_name(f"{wanted.image_id}-{file.name}")
+        written.add(file)
         file.write_bytes(data)
         context.out.line(escape(str(file)))
 
