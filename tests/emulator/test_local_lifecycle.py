@@ -150,10 +150,10 @@ def test_accepted_work_is_done_after_a_crash(up: LocalPipeline) -> None:
     keys = {f"work/{number}.jpg" for number in range(150)}
     for key in sorted(keys):
         up.put(key, jpeg(1200, 900))
-    # Two saves from here on: the second began after the last upload.
+    # Two saves from here on: the second began after the last upload. Asking keeps them coming.
     for _ in range(2):
         before = saved(up)
-        eventually(lambda before=before: saved(up) != before, "the state is saved")
+        eventually(lambda before=before: up.items("work/") is not None and saved(up) != before, "the state is saved")
     done = len(up.items("work/"))
     os.kill(up.process["emulator_pid"], signal.SIGKILL)
     eventually(lambda: not processes_of(up), "every process has ended")
