@@ -3,9 +3,13 @@
 import ast
 import importlib
 import inspect
+import queue
+import textwrap
 import threading
 import time
+import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +19,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_cli.local import adaptations
-from pipeline_cli.local.adaptations import alarm_fields, alarms, async_invoke, batch_failures, error_type, original
+from pipeline_cli.local.adaptations import (
+    alarm_fields,
+    alarms,
+    async_invoke,
+    batch_failures,
+    busy_workers,
+    error_type,
+    log_end,
+    original,
+)
 from pipeline_cli.local.adaptations.alarms import calculate, next_state
 from pipeline_cli.local.adaptations.async_invoke import Invocation, InvocationQueue, invocation_record
 from pipeline_cli.local.adaptations.batch_failures import failed_messages
@@ -239,6 +252,98 @@ def test_an_unknown_identifier_brings_the_whole_batch_back(monkeypatch: pytest.M
         monkeypatch.setattr(lambda_svc, "_execute_function", lambda *_, body=body: {"body": body})
         batch_failures.run_batch(esm, {}, {}, batch, "url", "queue")
         assert deleted[-1] == expected
+
+
+# Execution environments
+
+
+def worker(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A worker of ministack's, with the adapted script, whose handler is `handler(event, context)` of `code`."""
+    from ministack.core import lambda_runtime
+
+    monkeypatch.setattr(lambda_runtime, "_PYTHON_WORKER_SCRIPT", lambda_runtime._PYTHON_WORKER_SCRIPT)
+    monkeypatch.setattr(lambda_runtime.Worker, "_drain_stderr_bounded", lambda_runtime.Worker._drain_stderr_bounded)
+    monkeypatch.setattr(original, "original", lambda *_: None)
+    log_end.apply()
+    archive = tmp_path / "code.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("function.py", textwrap.dedent(code))
+    config = {
+        "FunctionName": "f",
+        "FunctionArn": "arn:aws:lambda:us-east-1:000000000000:function:f",
+        "Runtime": "python3.13",
+        "Handler": "function.handler",
+        "Timeout": 30,
+    }
+    return lambda_runtime.Worker("f", config, archive.read_bytes())
+
+
+def test_what_a_function_writes_is_its_own_invocations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+        import sys
+
+        def handler(event, context):
+            print(event["line"])
+            sys.stderr.write("no end of line")
+            if event["line"] == "dies":
+                import os
+                os._exit(1)
+            if event["line"] == "fails":
+                raise ValueError("said")
+            return event
+    """
+    function = worker(code, tmp_path, monkeypatch)
+    take_line = queue.Queue.put
+
+    def late(self: queue.Queue[str], line: str, *args: Any) -> None:
+        time.sleep(0.2)  # longer than ministack waits
+        take_line(self, line, *args)
+
+    monkeypatch.setattr(function._stderr_queue.__class__, "put", late)
+    try:
+        for line in ("one", "two", "fails", "three", "dies", "four"):
+            answer = function.invoke({"line": line}, "id")
+            assert answer["status"] == ("error" if line in ("fails", "dies") else "ok")
+            assert answer["log"].splitlines() == [line, "no end of line"]
+    finally:
+        function.kill()
+
+
+def test_an_update_ends_idle_workers_at_once_and_busy_ones_with_their_invocation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ministack.core import lambda_runtime
+    from ministack.services import lambda_svc
+
+    for module in (lambda_runtime, lambda_svc):
+        for name in ("acquire_worker", "release_worker", "invalidate_worker"):
+            monkeypatch.setattr(module, name, getattr(lambda_runtime, name))
+    ended: list[Any] = []
+    monkeypatch.setattr(lambda_runtime, "kill_workers", ended.extend)
+    monkeypatch.setattr(lambda_runtime, "_workers", {})
+    busy_workers.apply()
+
+    def lease(function: str) -> Any:
+        config = {"FunctionArn": f"arn:aws:lambda:us-east-1:000000000000:function:{function}"}
+        return lambda_svc.acquire_worker(function, config, b"")[0]
+
+    def elsewhere(function: str) -> Any:
+        with ThreadPoolExecutor(1) as other:
+            return other.submit(lease, function).result()
+
+    other, busy, idle = elsewhere("g"), elsewhere("f"), elsewhere("f")
+    lambda_svc.release_worker(idle)
+    lambda_svc.invalidate_worker("f", qualifier="$LATEST", account="000000000000", region="us-east-1")
+    assert ended == [idle]
+    assert lease("f") not in (busy, idle)
+    lambda_svc.release_worker(busy)
+    assert ended == [idle, busy]
+    own = lease("f")
+    lambda_svc.invalidate_worker("f")  # as ministack does when a worker fails, and then forgets it
+    assert own in ended
+    assert other not in ended
+    lambda_svc.release_worker(other)
+    assert other not in ended
 
 
 # Alarms

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 from collections.abc import Callable
 from importlib import import_module, metadata
+from operator import attrgetter
 from typing import Any
 
 MINISTACK_VERSION = "1.5.33"
@@ -24,8 +25,15 @@ def require_version() -> None:
 
 
 def original(module: str, name: str, fingerprint: str) -> Callable[..., Any]:
-    """The function `name` of `ministack.<module>`, when its source is still the one with this fingerprint."""
-    function: Callable[..., Any] | None = getattr(import_module(f"ministack.{module}"), name, None)
+    """The function `name` of `ministack.<module>`, when its source is still the one with this fingerprint.
+
+    A method is named with its class.
+    """
+    function: Callable[..., Any] | None
+    try:
+        function = attrgetter(name)(import_module(f"ministack.{module}"))
+    except AttributeError:
+        function = None
     if not callable(function):
         raise AdaptationError(f"ministack.{module} has no function {name}")
     found = source_fingerprint(function)
