@@ -76,7 +76,7 @@ def test_a_second_up_is_refused_and_changes_nothing(up: LocalPipeline) -> None:
     before = up.process
     second = up.run("local", "up", "--detach", "--port", 0, check=False)
     assert second.returncode != 0
-    assert "already running" in second.stderr
+    assert second.stderr.startswith("imgpipe: The local pipeline is already running")
     assert "imgpipe local status" in second.stderr
     assert up.process == before
     assert up.json("local", "status")["running"] is True

@@ -44,7 +44,8 @@ def up(
     home = Home.of(context.environ)
     folder = (data or home.data).expanduser().absolute()
     wanted = starting.DEFAULT_PORT if port is None else port
-    context.note("Starting the emulator and the stack ...")
+    if home.running() is None:
+        context.note("Starting the emulator and the stack ...")
     began = context.now()
 
     def say(running: Running) -> None:
