@@ -186,6 +186,13 @@ CASES = [
     Case("a dead letter does not undo an item", replace(WHOLE, letters=frozenset({"e1", None})), Outcome.COMPLETED),
     Case("named by its content type", Image(ID, Uploaded("a", 1, replace(OLD, content_type="image/png"))),
          UNACCOUNTED, Kind.MISSING_ITEM),
+    Case("no image at all, and young", Image(ID, Uploaded("a", 1, Current("e1", 1000.0, content_type="text/plain"))),
+         Outcome.IGNORED),
+    Case("no image at all, and young, its thumbnail may still go",
+         Image(ID, Uploaded("a", 1, Current("e1", 1000.0, content_type="text/plain")), thumbnails=(THUMB,)),
+         Outcome.IGNORED),
+    Case("an image, and young", Image(ID, Uploaded("a", 1, Current("e1", 1000.0, content_type="image/png"))),
+         Outcome.IN_FLIGHT),
     Case("no image at all", Image(ID, Uploaded("a", 1, replace(OLD, content_type="text/plain"))), Outcome.IGNORED),
 ]  # fmt: skip
 

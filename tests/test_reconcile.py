@@ -139,6 +139,13 @@ def test_what_is_young_is_in_flight_and_no_finding(here: Deployed) -> None:
     assert here.reconcile().code == ExitCode.UNHEALTHY
 
 
+def test_what_claims_to_be_no_image_is_ignored_however_young(here: Deployed) -> None:
+    here.world.put("notes", content_type="text/plain")
+    here.world.put("image without extension", content_type="image/jpeg")
+    sums = here.run("reconcile", "--output", "json").json["accounting"]
+    assert (sums["ignored"], sums["inFlight"], sums["uploads"]) == (1, 1, 2)
+
+
 def test_a_dead_letter_is_an_outcome(here: Deployed) -> None:
     record = here.world.put("throttled.jpg")
     here.world.put("lost.jpg")

@@ -217,11 +217,11 @@ def judge(image: Image, bucket: str, settled_before: float) -> Verdict:
         return Verdict(outcome, superseded, None if young else found)
     if not image.letters.isdisjoint({None, current.e_tag}):
         return Verdict(Outcome.DEAD_LETTERED, superseded)
-    if young:
-        return Verdict(Outcome.IN_FLIGHT, superseded)
     if (item is None or item.status is Status.DELETED) and not claims_to_be_image(uploaded.key, current.content_type):
         left = _orphans(image, "of an object that does not claim to be an image", source, Repair.REPROCESS)
-        return Verdict(Outcome.IGNORED, superseded, left)
+        return Verdict(Outcome.IGNORED, superseded, None if young else left)
+    if young:
+        return Verdict(Outcome.IN_FLIGHT, superseded)
     if item is None:
         # Thumbnails that lie about are cleared away by a reprocess alone.
         repair = Repair.REPROCESS if image.thumbnails else Repair.PROCESS

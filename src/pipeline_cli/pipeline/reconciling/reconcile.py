@@ -31,6 +31,7 @@ from pipeline_cli.pipeline.reconciling.listings import Stores
 from pipeline_cli.pipeline.reconciling.repair import record_for
 from pipeline_cli.pipeline.thumbnails import of_image
 from pipeline_contract.failures import Stage
+from pipeline_contract.item import Status
 from pipeline_contract.kinds import claims_to_be_image
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ def _is_doubtful(image: Image, verdict: Verdict) -> bool:
     """Whether the listings alone do not settle it: they have no content types, and they age."""
     uploaded = image.uploaded
     unnamed = uploaded is not None and uploaded.current is not None and not claims_to_be_image(uploaded.key, None)
-    return verdict.disagreement is not None or (unnamed and image.item is None)
+    without_item = image.item is None or image.item.status is Status.DELETED
+    return verdict.disagreement is not None or (unnamed and without_item)
 
 
 def _look_again(stores: Stores, images: Sequence[Image], settled_before: float) -> Iterator[Verdict]:
