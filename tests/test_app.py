@@ -101,9 +101,10 @@ def test_a_closed_pipe_ends_quietly(outputs_file: Path) -> None:
 def test_outputs_prints_one_bare_value(outputs_file: Path) -> None:
     environ = {"IMGPIPE_OUTPUTS": str(outputs_file)}
     assert run("outputs", "upload_bucket_name", environ=environ) == (0, "up\n", "")
-    code, _, err = run("outputs", "nope", environ=environ)
-    assert code == ExitCode.CONFIGURATION
+    code, out, err = run("outputs", "nope", environ=environ)
+    assert (code, out) == (ExitCode.NOT_FOUND, "")
     assert "has no output nope" in err
+    assert "aws_region, name_prefix, upload_bucket_name" in err
 
 
 def test_a_table_is_for_terminals_only(outputs_file: Path) -> None:

@@ -2,6 +2,7 @@ import typer
 
 from pipeline_cli.cli import App
 from pipeline_cli.context import Context
+from pipeline_cli.errors import NotFoundError
 from pipeline_cli.output import Column, Format
 
 app = App()
@@ -24,6 +25,11 @@ def outputs(
     context: Context = ctx.obj
     deployment = context.deployment
     if name:
+        if name not in deployment.outputs:
+            raise NotFoundError(
+                f"Deployment {deployment.name} has no output {name}.",
+                f"It has: {', '.join(sorted(deployment.outputs))}",
+            )
         context.out.line(deployment.output(name))
         return
     if context.out.format is Format.JSON:
