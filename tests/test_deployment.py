@@ -56,6 +56,20 @@ def test_none_found_names_the_ways_to_name_one(tmp_path: Path, environ: dict[str
         assert way in caught.value.hint
 
 
+def test_an_outputs_document_that_cannot_be_read_says_how_to_write_one(tmp_path: Path, environ: dict[str, str]) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for file, expected in {
+        "nope": "is not there",
+        "binary": "is no text",
+        ".": "cannot be read: Is a directory",
+    }.items():
+        environ["IMGPIPE_OUTPUTS"] = str(tmp_path / file)
+        with pytest.raises(ConfigurationError, match=expected) as caught:
+            deployments.find(None, environ=environ, directory=tmp_path)
+        assert "Errno" not in caught.value.message
+        assert "terraform output -json > FILE" in caught.value.hint
+
+
 def test_an_unknown_name_lists_the_known(tmp_path: Path, environ: dict[str, str]) -> None:
     deployments.register("prod", document("prod"), environ)
     with pytest.raises(ConfigurationError) as caught:

@@ -147,6 +147,13 @@ def test_an_archive_comes_back_as_it_was(world: Deployed, tmp_path: Path) -> Non
     assert raw["original"] == json.loads(failures.metadata("raw.jpg"))
 
 
+def test_a_missing_archive_is_named_with_the_folder_of_the_others(world: Deployed, tmp_path: Path) -> None:
+    code, _, err = world.run("dlq", "restore", str(tmp_path / "missing.jsonl"))
+    assert (code, "Errno" in err) == (ExitCode.USAGE, False)
+    assert f"There is no file {tmp_path}/missing.jsonl" in err
+    assert f"ls {world.environ['IMGPIPE_HOME']}/data/archives/p" in err
+
+
 def test_keep_copies_and_leaves(world: Deployed, tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     assert world.run("dlq", "archive", "--keep", "--to", str(file))[0] == 0

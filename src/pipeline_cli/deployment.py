@@ -254,8 +254,25 @@ def from_file(file: Path, *, name: str = "", endpoint_url: str | None = None) ->
     """The deployment that an outputs document describes."""
     try:
         text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The outputs document cannot be read: {error}", code="OUTPUTS_UNREADABLE") from error
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"The outputs document {file} is not there.",
+            "Write it with: terraform output -json > FILE, or imgpipe -d NAME outputs --output json > FILE; "
+            "IMGPIPE_OUTPUTS names it",
+            code="OUTPUTS_UNREADABLE",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{file} is no text, and so no outputs document.",
+            "Write it with: terraform output -json > FILE",
+            code="OUTPUTS_UNREADABLE",
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"The outputs document {file} cannot be read: {error.strerror}.",
+            "IMGPIPE_OUTPUTS names the file that terraform output -json > FILE writes",
+            code="OUTPUTS_UNREADABLE",
+        ) from error
     try:
         document = _from_text(text) or json.loads(text)
     except ValueError as error:

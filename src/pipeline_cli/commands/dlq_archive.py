@@ -6,7 +6,7 @@ import typer
 
 from pipeline_cli.commands.dlq_common import CODE, KEY, MESSAGE, STAGE, archive_file, messages, queues, read
 from pipeline_cli.context import Context
-from pipeline_cli.errors import SomeFailedError
+from pipeline_cli.errors import SomeFailedError, UsageError
 from pipeline_cli.output import Column
 from pipeline_cli.pipeline.dead_letters import archives, disposal
 from pipeline_cli.pipeline.dead_letters.archives import Archive
@@ -97,6 +97,8 @@ def restore(
     imgpipe dlq restore failed.jsonl
     """
     context: Context = ctx.obj
+    if not file.exists():
+        raise UsageError(f"There is no file {file}.", f"imgpipe's own copies: ls {archive_file(context, '').parent}")
     archived = list(archives.load(file))
     if dry_run:
         rows = [{"action": "would restore", **fields_of(dead_letter(one.raw, one.queue))} for one in archived]

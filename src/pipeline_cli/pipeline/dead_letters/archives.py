@@ -67,8 +67,10 @@ def load(file: Path) -> Iterator[Archived]:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     yield _read(line, f"{file}, line {number}")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is no text, and so no archive.") from error
     except OSError as error:
-        raise UsageError(f"The archive cannot be read: {error}") from error
+        raise UsageError(f"The archive {file} cannot be read: {error.strerror}.") from error
 
 
 def _read(line: str, where: str) -> Archived:
