@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import failures
-from deployed import UPLOADS, Deployed, deployed
+from deployed import TABLE, UPLOADS, Deployed, Terminal, deployed
 from pipeline_cli.errors import ExitCode
 from pipeline_cli.pipeline.dead_letters import queues as dead_letter_queues
 from pipeline_cli.pipeline.dead_letters.messages import REDRIVES
@@ -118,10 +119,99 @@ def test_a_redrive_sends_to_the_metadata_queue_what_failed_there(world: Deployed
     assert copy.stat().st_mode & 0o077 == 0
 
 
-def test_what_is_permanent_is_refused_and_that_is_no_failure(world: Deployed) -> None:
-    code, out, _ = world.run("dlq", "redrive", "--class", "permanent", "--yes", "--output", "json")
-    assert (code, [row["action"] for row in json.loads(out)]) == (0, ["refused", "refused"])
+def test_a_redrive_that_refuses_everything_has_failed(world: Deployed) -> None:
+    for answer in ("--yes", "--quiet"):  # as it goes, and when it would ask
+        code, out, err = world.run("dlq", "redrive", "--class", "permanent", answer, "--output", "json")
+        assert (code, [row["action"] for row in json.loads(out)]) == (ExitCode.FAILED, ["refused", "refused"])
+        assert "Nothing was redriven: 2 messages refused" in err
     assert waiting(world, "image_dlq_url") == 2
+    assert world.run("dlq", "redrive", "--class", "permanent", "--dry-run")[0] == 0
+    assert world.run("dlq", "redrive", "--yes")[0] == 0  # what is permanent is left alone, beside what is sent
+
+
+def test_an_interrupted_redrive_says_what_it_did(world: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline_cli.pipeline.dead_letters import redrive
+
+    send, batches = redrive._send, []
+
+    def interrupted(*arguments: Any) -> Any:
+        batches.append(arguments)
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        return send(*arguments)
+
+    monkeypatch.setattr(redrive, "_send", interrupted)
+    code, out, err = world.run("dlq", "redrive", "--stage", "db_writer", "--yes", "--output", "json")
+    assert code == ExitCode.INTERRUPTED
+    actions = [row["action"] for row in json.loads(out)]
+    sent, held = actions.count("redriven"), actions.count("interrupted")
+    assert (sent, held) == (len(batches[0][2]), len(batches[1][2]))
+    assert f"{sent} redriven, {held} interrupted." in err
+    assert "Go on with the same command: imgpipe dlq redrive" in err
+    copy = next(Path(line.removeprefix("Safety copy: ")) for line in err.splitlines() if line.startswith("Safety"))
+    assert len(copy.read_text().splitlines()) == sent + held
+    assert (waiting(world, "dlq_url"), waiting(world, "metadata_queue_url")) == (13 - sent, sent)
+
+
+def test_a_message_that_comes_back_at_once_has_one_row(world: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline_cli.pipeline.dead_letters import redrive
+
+    def failing(_targets: Any, letter: Any) -> None:
+        again = failures.image_failure("corrupt.jpg", original={**letter.records[0], REDRIVES: 1})
+        world.sqs.send_message(QueueUrl=world.outputs["image_dlq_url"], MessageBody=again)
+
+    monkeypatch.setattr(redrive, "_invoke", failing)
+    monkeypatch.setattr(dead_letter_queues, "BATCH", 1)
+    arguments = ("--key", "corrupt.jpg", "--force", "--yes", "--output", "json")
+    code, out, err = world.run("dlq", "redrive", *arguments)
+    (row,) = json.loads(out)
+    assert (code, row["action"], row["reason"]) == (0, "redriven", "in the queue again: CORRUPT: why")
+    assert "1 redriven, 1 in the queue again." in err
+
+
+def test_what_newer_events_have_settled_needs_no_repair_and_is_kept(world: Deployed) -> None:
+    newer, older = "0062".ljust(32, "0"), "0060".ljust(32, "0")
+    world.put_item("corrupt.jpg", status="DELETED", sequencer=newer, uploadDay=None, formatMonth=None)
+    world.put_item("1.jpg", sequencer=newer)
+    world.put_item("2.jpg", sequencer="0061".ljust(32, "0"))
+    world.put_item("3.jpg", status="DELETED", sequencer=older, uploadDay=None, formatMonth=None)
+    world.put_failed("4.jpg", sequencer=newer)
+    world.put_item("5.jpg")  # nobody knows which is newer
+    listed = world.json("dlq", "list")
+    known = {row["key"]: row["settled"] for row in listed if row["settled"]}
+    assert known == {"corrupt.jpg": "DELETED", "1.jpg": "SUPERSEDED", "2.jpg": "COMPLETED"}
+    code, out, err = world.run("dlq", "list", stdout=Terminal())
+    assert ("Since then" in out, "3 messages settled since" in err) == (True, True)
+    assert "11 messages can be redriven" in err
+    planned = {row["key"]: row["reason"] for row in world.json("dlq", "redrive", "--dry-run")}
+    assert planned["corrupt.jpg"] == "the image was deleted since: nothing to repair"
+    assert planned["1.jpg"] == "a newer event of the image has come through since: nothing to repair"
+    # Refused because it is permanent, but there is nothing to repair: no failure, and it is still there.
+    assert world.run("dlq", "redrive", "--key", "corrupt.jpg", "--yes")[0] == 0
+    assert (waiting(world, "image_dlq_url"), waiting(world, "dlq_url")) == (2, 13)
+    world.dynamodb.delete_table(TableName=TABLE)
+    code, out, err = world.run("dlq", "list", "--output", "json")
+    assert (code, len(json.loads(out))) == (0, 15)
+    assert "the table answers ResourceNotFoundException" in err
+
+
+def test_nothing_to_archive_is_said_and_hidden_messages_are_no_success(world: Deployed, tmp_path: Path) -> None:
+    file = tmp_path / "none.jsonl"
+    for more in ((), ("--yes",), ("--keep",)):
+        code, _, err = world.run("dlq", "archive", "--key", "nothing", "--to", str(file), *more)
+        assert code == 0
+        assert "Nothing to " in err
+    assert not file.exists()
+    for queue in ("image_dlq_url", "dlq_url"):
+        while world.sqs.receive_message(
+            QueueUrl=world.outputs[queue], MaxNumberOfMessages=10, VisibilityTimeout=600
+        ).get("Messages"):
+            pass
+    for command in ("archive", "purge", "redrive"):
+        for more in ((), ("--yes",)):
+            code, _, err = world.run("dlq", command, *more)
+            assert (code, "Nothing was done: somebody else is reading 15 messages" in err) == (ExitCode.FAILED, True)
+    assert world.run("dlq", "archive", "--dry-run")[0] == 0
 
 
 def test_an_image_that_nobody_takes_stays_and_is_said_to_stay(world: Deployed) -> None:

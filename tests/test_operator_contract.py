@@ -81,7 +81,7 @@ def test_the_names_are_kept(world: Deployed) -> None:
         "present",
         "uploadDate",
     ]
-    assert names(world, "dlq", "list") == LETTER
+    assert names(world, "dlq", "list") == [*LETTER, "settled"]
     assert names(world, "dlq", "list", "--group") == [
         "count",
         "class",
@@ -92,7 +92,7 @@ def test_the_names_are_kept(world: Deployed) -> None:
         "hint",
     ]
     assert names(world, "dlq", "show", "--key", "bad.jpg") == [*LETTER, "redrivable", "original", "log"]
-    assert names(world, "dlq", "redrive", "--dry-run") == ["action", "reason", *LETTER]
+    assert names(world, "dlq", "redrive", "--dry-run") == ["action", "reason", *LETTER, "settled"]
     assert names(world, "dlq", "archive", "--keep") == ["action", *LETTER]
     assert names(world, "dlq", "purge", "--dry-run") == ["action", *LETTER]
     assert names(world, "logs") == EVENT

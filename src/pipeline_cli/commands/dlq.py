@@ -16,6 +16,7 @@ from pipeline_cli.commands.dlq_common import (
     messages,
     read,
     selecting,
+    settled,
 )
 from pipeline_cli.commands.dlq_redrive import redrive
 from pipeline_cli.commands.log_lines import print_lines
@@ -69,6 +70,7 @@ def list_(
     letters = listing.letters
     if why and any(map(reasons.unexplained, letters)):
         letters = tuple(reasons.explain_all(context.clients.logs, groups(context), letters, now=context.now()))
+    over = settled(context, letters)
     empty = "None such."
     if selection.everything:
         hidden = "None can be read now: try again in a minute."
@@ -76,8 +78,12 @@ def list_(
     if group:
         context.out.rows(_groups(letters), GROUP_COLUMNS, empty=empty)
     else:
-        context.out.rows((fields_of(letter) for letter in letters), _columns(context), empty=empty)
-    if fixable := sum(1 for letter in letters if refusal(letter, force=False) is None):
+        rows = [{**fields_of(letter), "settled": over.get(letter.message_id)} for letter in letters]
+        context.out.rows(rows, _columns(context, settled=bool(over)), empty=empty)
+    if over:
+        context.note(f"{messages(len(over))} settled since, with nothing to repair: imgpipe dlq archive --id MESSAGE")
+    open_ = [letter for letter in letters if letter.message_id not in over]
+    if fixable := sum(1 for letter in open_ if refusal(letter, force=False) is None):
         context.note(f"{messages(fixable)} can be redriven: imgpipe dlq redrive --dry-run")
 
 
@@ -126,7 +132,10 @@ app.command()(restore)
 app.command()(selecting(purge))
 
 
-def _columns(context: Context) -> tuple[Column, ...]:
+def _columns(context: Context, *, settled: bool) -> tuple[Column, ...]:
+    """A table for people has the column of what was settled since only when something was."""
+    since = Column("settled", "Since then", show=lambda outcome: str(outcome or ""))
+    shown = settled or context.out.format is not Format.TABLE
     return (
         KEY,
         CLASS,
@@ -137,6 +146,7 @@ def _columns(context: Context) -> tuple[Column, ...]:
         Column("attempts", "Tries", right=True, wide=True),
         Column("receives", "Reads", right=True, wide=True),
         MESSAGE,
+        *((since,) if shown else ()),
     )
 
 

@@ -4,7 +4,18 @@ from pathlib import Path
 
 import typer
 
-from pipeline_cli.commands.dlq_common import CODE, KEY, MESSAGE, STAGE, archive_file, messages, queues, read
+from pipeline_cli.commands.dlq_common import (
+    CODE,
+    KEY,
+    MESSAGE,
+    STAGE,
+    archive_file,
+    messages,
+    none_readable,
+    queues,
+    read,
+    say_hidden,
+)
 from pipeline_cli.context import Context
 from pipeline_cli.errors import SomeFailedError, UsageError
 from pipeline_cli.output import Column
@@ -41,6 +52,7 @@ def archive(
     agreed = _agreed(context, selection, "Move", dry_run=dry_run, yes=yes or keep)
     if agreed is not None and not agreed:
         return
+    hidden: list[int] = []
     steps = list(
         disposal.dispose(
             context.clients.sqs,
@@ -50,12 +62,12 @@ def archive(
             action="archive",
             keep=keep,
             only=agreed,
+            hidden=hidden.append,
         )
     )
     _report(context, steps)
-    if steps:
-        context.note(f"Archive: {file}")
-    _judge(steps)
+    context.note(f"Archive: {file}" if steps else "Nothing to archive: no file was written.")
+    _judge(context, steps, sum(hidden))
 
 
 def purge(
@@ -76,13 +88,22 @@ def purge(
     if agreed is not None and not agreed:
         return
     place = None if no_archive else Archive(archive_file(context, "purge"), context.now())
+    hidden: list[int] = []
     steps = list(
-        disposal.dispose(context.clients.sqs, queues(context), selection, archive=place, action="purge", only=agreed)
+        disposal.dispose(
+            context.clients.sqs,
+            queues(context),
+            selection,
+            archive=place,
+            action="purge",
+            only=agreed,
+            hidden=hidden.append,
+        )
     )
     _report(context, steps)
     if steps and place is not None:
         context.note(f"Safety copy: {place.file}. Bring them back: imgpipe dlq restore FILE")
-    _judge(steps)
+    _judge(context, steps, sum(hidden))
 
 
 def restore(
@@ -126,9 +147,14 @@ def _agreed(context: Context, selection: Selection, verb: str, *, dry_run: bool,
     if yes and not dry_run:
         context.announce(f"{verb.rstrip('e')}ing dead letters")
         return None
-    letters = read(context, selection).letters
+    listing = read(context, selection)
+    letters = listing.letters
     if dry_run or not letters:
         _report(context, [Disposed(letter, Fate.WOULD_REMOVE) for letter in letters])
+        if not dry_run and listing.elsewhere:
+            raise none_readable(listing.elsewhere)
+        if not letters:
+            context.note(f"Nothing to {verb.lower()}.")
         return frozenset()
     for (stage, code), number in Counter((one.stage, one.code or one.shape) for one in letters).items():
         context.note(f"  {number} of {stage}, {code}")
@@ -142,6 +168,9 @@ def _report(context: Context, steps: Iterable[Disposed]) -> None:
     context.out.rows(rows, COLUMNS, empty="None such.")
 
 
-def _judge(steps: list[Disposed]) -> None:
+def _judge(context: Context, steps: list[Disposed], hidden: int) -> None:
+    if hidden and not steps:
+        raise none_readable(hidden)
+    say_hidden(context, hidden)
     if failed := sum(1 for step in steps if step.fate is Fate.FAILED):
         raise SomeFailedError(f"SQS did not delete {messages(failed)}.", "They are archived and still in the queue.")

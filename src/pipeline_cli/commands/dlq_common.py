@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,18 @@ from typing import Any
 import typer
 
 from pipeline_cli.context import Context
+from pipeline_cli.errors import SomeFailedError
 from pipeline_cli.moments import HELP as MOMENT
 from pipeline_cli.moments import age, moment
 from pipeline_cli.output import Column
 from pipeline_cli.paths import data_home
+from pipeline_cli.pipeline.dead_letters import following
 from pipeline_cli.pipeline.dead_letters import queues as dead_letter_queues
+from pipeline_cli.pipeline.dead_letters.messages import DeadLetter
 from pipeline_cli.pipeline.dead_letters.queues import Listing, Queue, Selection
 from pipeline_cli.pipeline.expressions import expression
 from pipeline_cli.pipeline.log_events import Group
+from pipeline_cli.pipeline.outcomes import Outcome
 from pipeline_contract.failures import FailureClass, FailureCode, Stage
 
 _CLASS_STYLES = {"PERMANENT": "red", "TRANSIENT": "yellow", "CONFIG": "magenta"}
@@ -104,11 +108,41 @@ def groups(context: Context) -> list[Group]:
 
 def read(context: Context, selection: Selection, limit: int | None = None) -> Listing:
     listing = dead_letter_queues.read(context.clients.sqs, queues(context), selection, limit=limit)
-    if listing.elsewhere:
-        context.note(
-            f"{messages(listing.elsewhere)} more were just taken by somebody, or by a command that was stopped."
-        )
+    say_hidden(context, listing.elsewhere)
     return listing
+
+
+def say_hidden(context: Context, count: int) -> None:
+    if count:
+        context.note(f"{messages(count)} more were just taken by somebody, or by a command that was stopped.")
+
+
+def none_readable(count: int) -> SomeFailedError:
+    """Why nothing was done although there are dead letters."""
+    return SomeFailedError(
+        f"Nothing was done: somebody else is reading {messages(count)} of the dead-letter queues.",
+        "They can be read again in a minute; then try again.",
+        code="NONE_READABLE",
+    )
+
+
+def settled(context: Context, letters: Sequence[DeadLetter]) -> dict[str, Outcome]:
+    """What the images of dead letters came to by something newer, by message id: these need no repair."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return following.settled(context.clients.dynamodb, context.deployment.table, letters)
+    except ClientError as error:  # the table may be what failed
+        code = error.response.get("Error", {}).get("Code")
+        context.note(f"Could not look whether newer events have settled some: the table answers {code}.")
+        return {}
+
+
+SETTLED = {
+    Outcome.COMPLETED: "the image is complete since",
+    Outcome.DELETED: "the image was deleted since",
+    Outcome.SUPERSEDED: "a newer event of the image has come through since",
+}
 
 
 def archive_file(context: Context, action: str) -> Path:

@@ -3,7 +3,20 @@ from pathlib import Path
 
 import typer
 
-from pipeline_cli.commands.dlq_common import CODE, KEY, MESSAGE, STAGE, archive_file, messages, queues, read
+from pipeline_cli.commands.dlq_common import (
+    CODE,
+    KEY,
+    MESSAGE,
+    SETTLED,
+    STAGE,
+    archive_file,
+    messages,
+    none_readable,
+    queues,
+    read,
+    say_hidden,
+    settled,
+)
 from pipeline_cli.context import Context
 from pipeline_cli.errors import SomeFailedError, UsageError, WaitTimeoutError
 from pipeline_cli.moments import duration
@@ -55,7 +68,7 @@ def redrive(
     """Send what failed back to where it failed; without a selection, all of it.
 
     Each message is copied to a file, sent, and only then deleted from its queue. Permanent failures are left alone:
-    they would fail again.
+    they would fail again. Exit code 1 when nothing else was there.
 
     \b
     imgpipe dlq redrive --dry-run
@@ -70,10 +83,14 @@ def redrive(
     patience = duration(timeout)
     agreed: frozenset[str] | None = None
     if dry_run or not yes:
-        plan = [_planned(letter, force=force) for letter in read(context, selection).letters]
+        listing = read(context, selection)
+        plan = [_planned(letter, force=force) for letter in listing.letters]
         going = [step.letter for step in plan if step.action is Action.WOULD_REDRIVE]
         if dry_run or not going:
-            _report(context, plan)
+            over = settled(context, listing.letters)
+            _report(context, plan, over)
+            if not dry_run:
+                _judge(plan, {}, over, listing.elsewhere)
             return
         _say_plan(context, plan)
         context.confirm(f"Redrive {messages(len(going))}?", yes=yes)
@@ -82,24 +99,47 @@ def redrive(
     deployment, clients = context.deployment, context.clients
     place = Archive(archive or archive_file(context, "redrive"), context.now())
     started = context.now()
-    done = list(
-        redriving.redrive(
-            clients.sqs,
-            queues(context),
-            Targets(clients.lambda_, deployment.processor_function, deployment.metadata_queue_url),
-            selection,
-            archive=place,
-            sleep=context.sleep,
-            force=force,
-            rate=rate,
-            only=agreed,
-        )
+    hidden: list[int] = []
+    steps = redriving.redrive(
+        clients.sqs,
+        queues(context),
+        Targets(clients.lambda_, deployment.processor_function, deployment.metadata_queue_url),
+        selection,
+        archive=place,
+        sleep=context.sleep,
+        force=force,
+        rate=rate,
+        only=agreed,
+        hidden=hidden.append,
     )
-    followed = _follow(context, done, started, patience) if wait else None
-    _report(context, done, followed)
-    if any(step.action in (Action.REDRIVEN, Action.DUPLICATE) for step in done):
+    done: list[Redriven] = []
+    try:
+        for step in steps:
+            done.append(step)  # noqa: PERF402  # kept when the next one is interrupted
+        followed = _follow(context, done, started, patience) if wait else None
+    except BaseException:
+        _say_what_was_done(context, done, place)
+        raise
+    over = settled(context, [step.letter for step in done])
+    _report(context, done, over, followed)
+    _say_copy(context, done, place)
+    say_hidden(context, sum(hidden))
+    _judge(done, followed or {}, over, sum(hidden))
+
+
+def _say_what_was_done(context: Context, done: list[Redriven], place: Archive) -> None:
+    """Of a redrive that was interrupted, by Ctrl-C or an error."""
+    if done:
+        _report(context, done, {})
+    else:
+        context.note("Nothing was redriven yet.")
+    _say_copy(context, done, place)
+    context.note("What was not sent is still in its queue. Go on with the same command: imgpipe dlq redrive ...")
+
+
+def _say_copy(context: Context, done: list[Redriven], place: Archive) -> None:
+    if any(step.action in (Action.REDRIVEN, Action.DUPLICATE, Action.INTERRUPTED) for step in done):
         context.note(f"Safety copy: {place.file}")
-    _judge(done, followed or {})
 
 
 def _native(context: Context, selection: Selection, *, yes: bool, rate: float | None) -> None:
@@ -142,23 +182,48 @@ def _say_plan(context: Context, plan: list[Redriven]) -> None:
         context.note(f"  {action}: {number} of {stage}, {code}")
 
 
-def _report(context: Context, steps: list[Redriven], followed: dict[str, Followed] | None = None) -> None:
+def _report(
+    context: Context,
+    steps: list[Redriven],
+    over: dict[str, Outcome],
+    followed: dict[str, Followed] | None = None,
+) -> None:
+    sent = {step.letter.message_id for step in steps if step.action in (Action.REDRIVEN, Action.DUPLICATE)}
+    back = {step.twin: step.letter for step in steps if step.action is Action.RETURNED and step.twin in sent}
     rows = []
     for step in steps:
-        row = {"action": step.action, "reason": step.reason, **fields_of(step.letter)}
+        if step.twin in sent:
+            continue  # its twin's row says that it is there
+        outcome = over.get(step.letter.message_id)
+        reason = step.reason
+        if step.action in (Action.WOULD_REDRIVE, Action.REFUSED) and outcome is not None:
+            reason = f"{SETTLED[outcome]}: nothing to repair"
+        elif again := back.get(step.letter.message_id):
+            reason = f"in the queue again: {again.code}: {again.message}"
+        row = {"action": step.action, "reason": reason, **fields_of(step.letter), "settled": outcome}
         if followed is not None:
             end = followed.get(step.letter.message_id)
-            row |= {"outcome": end.outcome if end else None, "reason": (end and end.reason) or step.reason}
+            row |= {"outcome": end.outcome if end else None, "reason": (end and end.reason) or reason}
         rows.append(row)
     context.out.rows(rows, COLUMNS if followed is None else WAITED, empty="Nothing to redrive.")
     if steps:
-        counted = Counter(str(step.action) for step in steps)
+        counted = Counter(str(row["action"]) for row in rows)
+        counted["in the queue again"] = len(back)
         counted.update(str(end.outcome) for end in (followed or {}).values())
-        context.note(", ".join(f"{number} {what}" for what, number in counted.items()) + ".")
+        context.note(", ".join(f"{number} {what}" for what, number in counted.items() if number) + ".")
 
 
-def _judge(done: list[Redriven], followed: dict[str, Followed]) -> None:
-    """The exit code: 1 when a message was not accepted or an image failed again, 5 when one is still under way."""
+def _judge(done: list[Redriven], followed: dict[str, Followed], over: dict[str, Outcome], hidden: int) -> None:
+    """The exit code: 1 when a message was not accepted, an image failed again, or all that is to repair was refused;
+    5 when an image is still under way."""
+    if not done and hidden:
+        raise none_readable(hidden)
+    refused = [step for step in done if step.action is Action.REFUSED and step.letter.message_id not in over]
+    if refused and len(refused) == sum(1 for step in done if step.letter.message_id not in over):
+        raise SomeFailedError(
+            f"Nothing was redriven: {messages(len(refused))} refused.",
+            "See why above: --force tries them all the same, imgpipe dlq archive takes them out.",
+        )
     not_sent = sum(1 for step in done if step.action is Action.FAILED)
     if not_sent:
         raise SomeFailedError(

@@ -3,7 +3,7 @@
 A message is on the disk before it is deleted; what SQS did not delete stays, and is said to stay.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -40,10 +40,12 @@ def dispose(
     action: str,
     keep: bool = False,
     only: frozenset[str] | None = None,
+    hidden: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Disposed]:
     """Archives what is meant and then deletes it, unless `keep`; says of each message what became of it.
 
-    `only` are the ids of the messages that the operator has seen and agreed to.
+    `only` are the ids of the messages that the operator has seen and agreed to. `hidden` is told, of each queue that
+    was read to its end, how many messages somebody else is reading.
     """
     for queue in queues:
         left = None if only is None else set(only)
@@ -64,6 +66,7 @@ def dispose(
                     left -= {letter.message_id for letter in batch}
                     if not left:
                         break
+            hidden(held.elsewhere)
 
 
 def _fate(letter: DeadLetter, ours: Sequence[DeadLetter], undeleted: Sequence[DeadLetter], *, keep: bool) -> Fate:

@@ -74,6 +74,25 @@ def follow(
         yield Followed(letter, Outcome.IN_FLIGHT, "the pipeline has not finished with it yet")
 
 
+def settled(dynamodb: "DynamoDBClient", table: str, letters: Sequence[DeadLetter]) -> dict[str, Outcome]:
+    """What the images of dead letters came to since by their items, by message id: COMPLETED, DELETED or SUPERSEDED.
+
+    A letter or an item that has no sequencer settles nothing: it cannot be told which of them is newer.
+    """
+    items = get_many(dynamodb, table, [letter.image_id for letter in letters if letter.image_id is not None])
+    found: dict[str, Outcome] = {}
+    for letter in letters:
+        item = items.get(letter.image_id or "", {})
+        if letter.source is None or not letter.source.sequencer or not item.get("sequencer"):
+            continue
+        newer = item["sequencer"] > letter.source.sequencer
+        if newer and item.get("status") == Status.DELETED:
+            found[letter.message_id] = Outcome.DELETED
+        elif (outcome := _by_item(letter, item)) is not None:
+            found[letter.message_id] = outcome
+    return found
+
+
 def _by_item(letter: DeadLetter, item: Item) -> Outcome | None:
     if item.get("status") not in (Status.COMPLETED, Status.DELETED):
         return None  # FAILED is what it was before: a failure does not overwrite a failure of the same event

@@ -39,13 +39,17 @@ class Action(StrEnum):
     FAILED = "failed"  # not accepted; the message is still in the queue
     TAKEN = "taken"  # somebody else holds it
     DUPLICATE = "sent, not deleted"  # accepted, but SQS did not delete it
+    INTERRUPTED = "interrupted"  # while it was being sent: accepted or still in the queue, perhaps both
 
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
+    """`twin` is the id of the message that one with Action.RETURNED asks the same as."""
+
     letter: DeadLetter
     action: Action
     reason: str = ""
+    twin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +85,15 @@ def redrive(
     force: bool = False,
     rate: float | None = None,
     only: frozenset[str] | None = None,
+    hidden: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Redriven]:
-    """Redrives what is meant, and says of each message what was done.
+    """Redrives what is meant, and says of each message what was done, even when it is interrupted.
 
     `only` are the ids of the messages that the operator has seen and agreed to; reading ends when each was met.
     `rate` is the most messages a second. A message that fails again meanwhile and comes back is left in the queue.
+    `hidden` is told, of each queue that was read to its end, how many messages somebody else is reading.
     """
-    sent: set[str] = set()
+    sent: dict[str, str] = {}
     for queue in queues:
         left = None if only is None else set(only)
         with holding(sqs, queue) as held:
@@ -102,6 +108,7 @@ def redrive(
                 yield from _one_batch(sqs, held, targets, meant, sent, archive, force=force)
                 if rate and meant:
                     sleep(len(meant) / rate)
+            hidden(held.elsewhere)
 
 
 def _one_batch(
@@ -109,7 +116,7 @@ def _one_batch(
     held: Held,
     targets: Targets,
     letters: Sequence[DeadLetter],
-    sent: set[str],
+    sent: dict[str, str],
     archive: Archive,
     *,
     force: bool,
@@ -119,9 +126,9 @@ def _one_batch(
         if (reason := refusal(letter, force=force)) is not None:
             yield Redriven(letter, Action.REFUSED, reason)
         elif (mark := _fingerprint(letter)) in sent:
-            yield Redriven(letter, Action.RETURNED, "the same message was redriven a moment ago")
+            yield Redriven(letter, Action.RETURNED, "the same message was redriven a moment ago", sent[mark])
         else:
-            sent.add(mark)
+            sent[mark] = letter.message_id
             going.append(letter)
     if not going:
         return
@@ -130,9 +137,16 @@ def _one_batch(
         if letter not in ours:
             yield Redriven(letter, Action.TAKEN, "somebody else is reading it")
     archive.write(ours, "redrive")
-    refused = _send(sqs, targets, ours)
-    accepted = [letter for letter in ours if letter.message_id not in refused]
-    undeleted = held.delete(held.delete(accepted))  # what SQS did not delete is tried once more
+    try:
+        refused = _send(sqs, targets, ours)
+        accepted = [letter for letter in ours if letter.message_id not in refused]
+        undeleted = held.delete(held.delete(accepted))  # what SQS did not delete is tried once more
+    except BaseException:
+        for letter in ours:
+            yield Redriven(
+                letter, Action.INTERRUPTED, "it may have gone back to the pipeline, be in the queue, or both"
+            )
+        raise
     for letter in ours:
         if letter.message_id in refused:
             yield Redriven(letter, Action.FAILED, refused[letter.message_id])
