@@ -1,6 +1,6 @@
 """An S3 that behaves as badly as it is told to: it fails, throttles, stalls, resets, lies, and keeps what it accepts.
 
-Speaks what `imgpipe upload` needs of S3: PutObject with conditions and CRC32, multipart uploads, HeadObject,
+Speaks what `imgpipe upload` needs of S3: PutObject with conditions and CRC64NVME, multipart uploads, HeadObject,
 ListObjectsV2. Faults are handed out per request by a function of the test.
 """
 
@@ -12,7 +12,6 @@ import ssl
 import struct
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +19,8 @@ from email.utils import formatdate
 from enum import Enum
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from awscrt import checksums
 
 
 class Fault(Enum):
@@ -215,11 +216,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         )
 
     def _has_its_checksum(self, body: bytes) -> bool:
-        said = self.headers.get("x-amz-checksum-crc32")
-        return said is None or said == self._checksum(body)["x-amz-checksum-crc32"]
+        said = self.headers.get("x-amz-checksum-crc64nvme")
+        return said is None or said == _crc64nvme(body)
 
     def _checksum(self, body: bytes) -> dict[str, str]:
-        return {"x-amz-checksum-crc32": base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()}
+        return {"x-amz-checksum-crc64nvme": _crc64nvme(body)}
 
     def _refused(self, fault: Fault) -> bool:
         match fault:
@@ -262,6 +263,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.connection.close()
 
 
+def _crc64nvme(body: bytes) -> str:
+    """As S3 writes it in headers."""
+    return base64.b64encode(checksums.crc64nvme(body).to_bytes(8, "big")).decode()
+
+
 def _without_chunks(body: bytes) -> bytes:
     """The content of an aws-chunked body, whose trailing checksum must be right."""
     content, rest = b"", body
@@ -272,6 +278,6 @@ def _without_chunks(body: bytes) -> bytes:
             break
         content, rest = content + rest[:count], rest[count + 2 :]
     name, _, value = rest.strip().decode().partition(":")
-    assert name == "x-amz-checksum-crc32"
-    assert value == base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()
+    assert name == "x-amz-checksum-crc64nvme"
+    assert value == _crc64nvme(content)
     return content

@@ -10,13 +10,13 @@ import struct
 import sys
 import termios
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from awscrt.checksums import crc64nvme
 from moto.server import ThreadedMotoServer
 
 from upload_files import command, jpeg, run
@@ -68,8 +68,8 @@ def test_a_folder_arrives_under_its_relative_paths(s3: Any, photos: Path) -> Non
         stored = s3.get_object(Bucket=BUCKET, Key=row["key"], ChecksumMode="ENABLED")
         body = stored["Body"].read()
         assert body == Path(row["path"]).read_bytes()
-        assert row["checksum"] == "CRC32:" + base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
-        assert stored["ChecksumCRC32"] == row["checksum"].removeprefix("CRC32:")
+        assert row["checksum"] == "CRC64NVME:" + base64.b64encode(crc64nvme(body).to_bytes(8, "big")).decode()
+        assert stored["ChecksumCRC64NVME"] == row["checksum"].removeprefix("CRC64NVME:")
         assert stored["ETag"] == f'"{row["eTag"]}"'
         assert stored["ContentType"] == "image/jpeg"
 

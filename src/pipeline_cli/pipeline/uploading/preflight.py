@@ -1,5 +1,6 @@
 """What is known of a file before it is sent: its checksum, its kind, and whether the pipeline would refuse it."""
 
+import base64
 import hashlib
 import mimetypes
 import os
@@ -51,10 +52,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """A file as it was read: what will be sent must have this checksum. `crc32` is that of the whole file."""
+    """A file as it was read: what will be sent must have this checksum, a CRC64NVME in base64 as S3 writes it."""
 
     size: int
-    crc32: int
+    checksum: str
     content_type: str
     format: str | None
     width: int | None
@@ -77,10 +78,10 @@ class Inspector:
 
     def __init__(self, limits: Limits | None) -> None:
         """Without `limits` nothing is refused."""
-        from awscrt.checksums import crc32
+        from awscrt.checksums import crc64nvme
 
         self._limits = limits
-        self._crc32 = crc32
+        self._crc64nvme = crc64nvme
         self._buffer = memoryview(bytearray(CHUNK))
 
     def inspect(self, path: str, key: str) -> Inspected:
@@ -102,12 +103,12 @@ class Inspector:
             os.close(descriptor)
 
     def digest(self, path: str, algorithm: str) -> bytes:
-        """A digest of the file as it is now: crc32c, crc64nvme, MD5_OF_PARTS, or one of hashlib's."""
+        """A digest of the file as it is now: crc32, crc32c, MD5_OF_PARTS, or one of hashlib's."""
         try:
             with open(path, "rb", buffering=0) as file:
                 if algorithm == MD5_OF_PARTS:
                     return self._md5_of_parts(file)
-                if algorithm in ("crc32c", "crc64nvme"):
+                if algorithm in ("crc32", "crc32c"):
                     return self._crc(file, algorithm)
                 digest = hashlib.new(algorithm, usedforsecurity=False)
                 while count := file.readinto(self._buffer):
@@ -129,17 +130,17 @@ class Inspector:
         checksum = 0
         while count := file.readinto(self._buffer):
             checksum = update(self._buffer[:count], checksum)
-        return checksum.to_bytes(4 if algorithm == "crc32c" else 8, "big")
+        return checksum.to_bytes(4, "big")
 
     def _read(self, descriptor: int, size: int) -> tuple[bytes | memoryview, int]:
         """The file's first bytes (all of it, up to 8 MB) and the checksum of all."""
         total = os.readv(descriptor, [self._buffer])
-        checksum = self._crc32(self._buffer[:total])
+        checksum = self._crc64nvme(self._buffer[:total])
         head: bytes | memoryview = self._buffer[:total]
         if total < size:
             head = b""  # the buffer is needed again: the header is read from the file
             while count := os.readv(descriptor, [self._buffer]):
-                checksum = self._crc32(self._buffer[:count], checksum)
+                checksum = self._crc64nvme(self._buffer[:count], checksum)
                 total += count
         if total != size:
             raise UnusableFileError(Problem.CHANGED, "it changed while it was read")
@@ -158,7 +159,7 @@ class Inspector:
         content_type = MIME_TYPES[image_format] if image_format else guess_content_type(key)
         return Inspected(
             size=status.st_size,
-            crc32=checksum,
+            checksum=base64.b64encode(checksum.to_bytes(8, "big")).decode(),
             content_type=content_type,
             format=image_format,
             width=pixels[0] if pixels else None,

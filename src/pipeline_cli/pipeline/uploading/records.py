@@ -28,7 +28,7 @@ class Upload:
     action: Action
     image_id: str | None = None
     size: int | None = None
-    checksum: str | None = None  # as S3 writes it: "CRC32:" and four bytes in base64
+    checksum: str | None = None  # as S3 writes it: "CRC64NVME:" and eight bytes in base64
     content_type: str | None = None
     format: str | None = None
     width: int | None = None

@@ -93,10 +93,10 @@ def from_headers(headers: Mapping[str, str]) -> Stored:
     )
 
 
-def is_same(stored: Stored, size: int, crc32: int, digest: Callable[[str], bytes]) -> bool | None:
+def is_same(stored: Stored, size: int, checksum: str, digest: Callable[[str], bytes]) -> bool | None:
     """Whether a local file has the content of `stored`; None when what is known of it does not tell.
 
-    `digest` computes a digest of the local file: see `preflight.Inspector.digest`.
+    `checksum` is the local file's CRC64NVME in base64; `digest` computes another of its digests: see `preflight.Inspector.digest`.
     """
     if stored.size != size:
         return False
@@ -110,10 +110,8 @@ def is_same(stored: Stored, size: int, crc32: int, digest: Callable[[str], bytes
     for algorithm, value in stored.checksums.items():
         if algorithm in ("sha256", "sha1"):
             return digest(algorithm) == value
-        if algorithm == "crc32":
-            return crc32.to_bytes(4, "big") == value
         if algorithm == "crc64nvme":
-            return digest("crc64nvme") == value
-        if algorithm == "crc32c":
-            return digest("crc32c") == value
+            return base64.b64decode(checksum) == value
+        if algorithm in ("crc32c", "crc32"):
+            return digest(algorithm) == value
     return False

@@ -1,6 +1,5 @@
 """Uploading files: each is read once, judged, and sent unless its content is there already."""
 
-import base64
 import os
 import random
 import time
@@ -9,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +21,7 @@ from pipeline_cli.pipeline.uploading.s3_errors import THROTTLED, WRONG_BYTES, co
 from pipeline_cli.pipeline.uploading.selection import LocalFile, Problem, Unusable
 from pipeline_cli.pipeline.uploading.stored import Stored, from_headers, is_same, listed
 from pipeline_cli.pipeline.uploading.transfers import (
+    CHECKSUM_ALGORITHM,
     CHECKSUM_HEADER,
     PART_BYTES,
     PARTS_AT_ONCE,
@@ -192,7 +193,10 @@ class Uploader:
     def _is_same(self, job: _Job, stored: Stored) -> bool | None:
         inspected = job.inspected
         return is_same(
-            stored, inspected.size, inspected.crc32, lambda algorithm: self._inspector.digest(job.file.path, algorithm)
+            stored,
+            inspected.size,
+            inspected.checksum,
+            lambda algorithm: self._inspector.digest(job.file.path, algorithm),
         )
 
     def _send(self, job: _Job) -> None:
@@ -203,10 +207,10 @@ class Uploader:
             return
         headers = {
             "Content-Type": job.inspected.content_type,
-            "x-amz-sdk-checksum-algorithm": "CRC32",
+            "x-amz-sdk-checksum-algorithm": CHECKSUM_ALGORITHM,
         }
         if not self._in_parts(job) or self._sums_parts:
-            headers[CHECKSUM_HEADER] = _base64(job.inspected.crc32)
+            headers[CHECKSUM_HEADER] = job.inspected.checksum
         if not self._rules.overwrite:
             if job.replacing and job.stored is not None:
                 headers["If-Match"] = f'"{job.stored.e_tag}"'
@@ -257,8 +261,7 @@ class Uploader:
 
     def _stored(self, job: _Job, answer: Answer) -> Upload | None:
         said = answer.headers.get(CHECKSUM_HEADER)
-        ours = _base64(job.inspected.crc32)
-        if said is not None and "-" not in said and said != ours:
+        if said is not None and "-" not in said and said != job.inspected.checksum:
             return self._read_again(job, answer)
         # An endpoint that verified nothing, or only parts: a file that changed meanwhile may have arrived torn.
         if (said is None or "-" in said or not self._sums_parts) and self._has_changed(job):
@@ -314,7 +317,7 @@ class Uploader:
             again = self._inspector.inspect(job.file.path, job.file.key)
         except UnusableFileError as error:
             return self._failed(job, error.code, error.reason)
-        changed = again.stamp != job.inspected.stamp or again.crc32 != job.inspected.crc32
+        changed = again.stamp != job.inspected.stamp or again.checksum != job.inspected.checksum
         if not (answer.ok or changed) and self._in_parts(job):
             # Some S3-compatible servers know no checksum of a whole object that came in parts: then the parts' must do.
             self._sums_parts = False
@@ -397,7 +400,7 @@ class Uploader:
             action=action,
             image_id=image_id(self._bucket, file.key),
             size=inspected.size,
-            checksum=f"CRC32:{_base64(inspected.crc32)}",
+            checksum=f"{CHECKSUM_ALGORITHM}:{inspected.checksum}",
             content_type=inspected.content_type,
             format=inspected.format,
             width=inspected.width,
@@ -434,10 +437,7 @@ def uploader(
     return Uploader(client, bucket, sender, rules)
 
 
-def _base64(crc32: int) -> str:
-    return base64.b64encode(crc32.to_bytes(4, "big")).decode()
-
-
+@lru_cache(maxsize=16)  # many answers come in one second
 def _moment(date: str | None) -> float | None:
     """Seconds since 1970 of an HTTP date."""
     return parsedate_to_datetime(date).timestamp() if date else None
