@@ -96,7 +96,7 @@ def from_headers(headers: Mapping[str, str]) -> Stored:
 def is_same(stored: Stored, size: int, checksum: str, digest: Callable[[str], bytes]) -> bool | None:
     """Whether a local file has the content of `stored`; None when what is known of it does not tell.
 
-    `checksum` is the local file's CRC64NVME in base64; `digest` computes another of its digests: see `preflight.Inspector.digest`.
+    `checksum` is the local file's CRC64NVME in base64, `digest` computes others: see `preflight.Inspector.digest`.
     """
     if stored.size != size:
         return False

@@ -6,6 +6,7 @@ by itself. It is driven directly: s3transfer's manager around it takes no http e
 
 import queue
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,7 @@ class _UnderWay:
     error_body: bytes | None = None
 
     def on_headers(self, headers: Sequence[tuple[str, str]], **_: Any) -> None:
+        _keep_thread_state()
         self.headers = headers
 
     def on_progress(self, count: int, **_: Any) -> None:
@@ -121,6 +123,26 @@ class _NoBody:
 
     def read(self, *_: Any, **__: Any) -> bytes:
         return b""
+
+
+_called_back: dict[int, int] = {}  # how often each thread of awscrt called, up to two
+
+
+def _keep_thread_state() -> None:
+    """Lets the calling thread of awscrt keep Python's state of it, from its second call on.
+
+    For each call from a thread that Python did not start, a state of it is made and unmade again (PyGILState_Ensure of
+    the C API): pages are mapped for its stack, unmapped, and the other processors interrupted to forget them. That was
+    a fifth of the CPU of a large upload. One Ensure more than there are Releases keeps the state until the process
+    ends. The first call does without: for one file the import costs more.
+    """
+    calls = _called_back.get(thread := threading.get_ident(), 0)
+    if calls < 2:
+        _called_back[thread] = calls + 1
+    if calls == 1:
+        import ctypes
+
+        ctypes.pythonapi.PyGILState_Ensure()
 
 
 class Transfers:
