@@ -8,6 +8,7 @@ import textwrap
 import threading
 import time
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +29,7 @@ from pipeline_cli.local.adaptations import (
     error_type,
     log_end,
     original,
+    quick_copies,
 )
 from pipeline_cli.local.adaptations.alarms import calculate, next_state
 from pipeline_cli.local.adaptations.async_invoke import Invocation, InvocationQueue, invocation_record
@@ -209,6 +211,24 @@ def test_an_invocation_record_has_the_shape_of_lambdas() -> None:
     }
     throttled = invocation_record(tried, {"throttle": True, "error": True, "body": {}}, "EventAgeExceeded", now)
     assert "responsePayload" not in throttled
+
+
+# Copies
+
+
+def test_a_quick_copy_is_equal_and_independent() -> None:
+    from ministack.core.responses import AccountRegionScopedDict
+
+    store = AccountRegionScopedDict()
+    store.set_scoped("1", "r", "t", {"items": defaultdict(dict, {"a": {"": {"n": [1, "x", b"y", None, {"s"}]}}})})
+    made = quick_copies.deepcopy(store)
+    assert list(made.all_items()) == list(store.all_items())
+    made.get_scoped("1", "r", "t")["items"]["a"][""]["n"].append(2)
+    assert store.get_scoped("1", "r", "t")["items"]["a"][""]["n"][-1] == {"s"}
+    unpicklable = defaultdict(lambda: 0, {"a": [1]})
+    other = quick_copies.deepcopy(unpicklable)
+    other["a"].append(2)
+    assert unpicklable == {"a": [1]}
 
 
 # Partial batch responses

@@ -17,6 +17,7 @@ from pipeline_cli.local.adaptations import (
     message_move,
     queue_lock,
     queue_metrics,
+    quick_copies,
     state,
 )
 from pipeline_cli.local.adaptations.original import AdaptationError, require_version
@@ -36,6 +37,7 @@ ADAPTATIONS = (
     alarms,
     alarm_fields,
     log_filter,
+    quick_copies,
     state,
 )
 BACKGROUND = (queue_metrics.background, state.background)  # what runs beside the server

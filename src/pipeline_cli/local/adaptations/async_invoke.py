@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -71,7 +71,9 @@ class InvocationQueue:
     def pending(self) -> list[dict[str, Any]]:
         """What has not been settled, waiting or running, as JSON can hold it."""
         with self._changed:
-            return [asdict(one) for one in (*self._running.values(), *(entry[2] for entry in sorted(self._due)))]
+            found = [*self._running.values(), *(entry[2] for entry in sorted(self._due))]
+        # Not `asdict`, which would copy every event.
+        return [{field.name: getattr(one, field.name) for field in fields(one)} for one in found]
 
     def _start(self) -> None:
         if not self._started:
