@@ -8,7 +8,11 @@ from botocore.config import Config
 
 # One attempt a call: the function repeats calls itself, within the time that it has left (see retrying.py).
 _CONFIG = Config(
-    connect_timeout=2, read_timeout=5, max_pool_connections=16, retries={"mode": "standard", "total_max_attempts": 1}
+    connect_timeout=2,
+    read_timeout=5,
+    max_pool_connections=16,
+    retries={"mode": "standard", "total_max_attempts": 1},
+    parameter_validation=False,
 )
 
 

@@ -7,7 +7,12 @@ import botocore.session
 from botocore.config import Config
 
 # Three attempts in the call, then the platform's own retries. A read that stalls fails well within the function's time.
-_CONFIG = Config(connect_timeout=3, read_timeout=12, retries={"mode": "standard", "total_max_attempts": 3})
+_CONFIG = Config(
+    connect_timeout=3,
+    read_timeout=12,
+    retries={"mode": "standard", "total_max_attempts": 3},
+    parameter_validation=False,
+)
 
 
 @functools.cache

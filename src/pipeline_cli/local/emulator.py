@@ -22,6 +22,7 @@ SOCKET_VARIABLE = "IMGPIPE_LOCAL_SOCKET"  # file descriptor of the listening soc
 SUPERVISOR_VARIABLE = "IMGPIPE_LOCAL_SUPERVISOR"  # process id
 ADAPTATION_REFUSED = 3  # exit code: this is not the ministack that the adaptations know
 SUPERVISOR_CHECK_SECONDS = 0.5
+SWITCH_SECONDS = 0.0005  # Python's 5 ms are long for a thread that only has an answer to pass on
 
 log = logging.getLogger("imgpipe.emulator")
 
@@ -42,6 +43,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return ADAPTATION_REFUSED
     try:
+        sys.setswitchinterval(SWITCH_SECONDS)
         asyncio.run(_serve(settings))
     finally:
         _stop_workers()

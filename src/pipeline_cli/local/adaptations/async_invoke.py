@@ -139,8 +139,8 @@ def restore(pending: list[dict[str, Any]]) -> None:
 
 
 def workers() -> int:
-    """How many run at once: as many as the machine has processors, for the work is decoding and scaling images."""
-    return int(os.environ.get(WORKERS_VARIABLE) or max(2, min(8, os.cpu_count() or 2)))
+    """How many run at once: one more than the machine has processors, for each also waits for S3 and SQS."""
+    return int(os.environ.get(WORKERS_VARIABLE) or min(8, (os.cpu_count() or 1) + 1))
 
 
 def _attempt(invocation: Invocation) -> tuple[Invocation, float] | None:

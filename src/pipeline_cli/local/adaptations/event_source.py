@@ -1,4 +1,4 @@
-"""Lambda and SQS: an event source mapping runs as many batches at once as the machine has processors.
+"""Lambda and SQS: an event source mapping runs a batch at once for every three that write into its queue.
 
 ministack starts a process for each, up to the mapping's maximum concurrency, for a message or two apiece. While fewer
 run, messages gather into full batches, as they do on AWS within the batching window.
@@ -16,6 +16,6 @@ def apply() -> None:
     allowed = original("services.lambda_svc", "_sqs_esm_concurrency", "d3e9d1e865aa")
 
     def concurrency(*args: Any, **kwargs: Any) -> int:
-        return min(int(allowed(*args, **kwargs)), workers())
+        return min(int(allowed(*args, **kwargs)), max(1, workers() // 3))
 
     lambda_svc._sqs_esm_concurrency = concurrency
