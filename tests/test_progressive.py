@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from image_processor.jpeg import read_header
-from image_processor.progressive import _end_of_band_runs, without_unseen_scans
+from image_processor.progressive import without_unseen_scans
 from photographs import photographs
 
 PROGRESSIVE = [
@@ -108,19 +108,39 @@ def test_what_follows_the_image_does_not_matter() -> None:
     assert without_unseen_scans(data + jpeg(photo(64, 64, 6))) == without_unseen_scans(data)
 
 
-@given(st.integers(1, 200_000))
-def test_runs_cover_all_blocks(blocks: int) -> None:
-    """Read back as T.81 says: code n, then n bits, are 2**n blocks and as many more as the bits say."""
-    bits = "".join(f"{byte:08b}" for byte in _end_of_band_runs(blocks).replace(b"\xff\0", b"\xff"))
-    covered = position = 0
-    while covered < blocks:
-        category = int(bits[position : position + 4], 2)
-        extra = bits[position + 4 : position + 4 + category]
-        covered += (1 << category) + int(extra or "0", 2)
-        position += 4 + category
-    assert covered == blocks
-    assert set(bits[position:]) <= {"1"}
-    assert len(bits) - position < 8
+def with_sampling(data: bytes, luma: int) -> bytes:
+    """The same with other sampling factors for luma (as in SOF: horizontal << 4 | vertical)."""
+    at = data.index(b"\xff\xc2")
+    return data[: at + 11] + bytes((luma,)) + data[at + 12 :]
+
+
+@pytest.mark.parametrize("luma", [0x11, 0x12, 0x14, 0x21, 0x22, 0x24, 0x41, 0x42])
+def test_any_sampling(luma: int) -> None:
+    """The scans of another layout: what they say is nonsense, but both files must say the same nonsense."""
+    data = with_sampling(jpeg(photo(64, 64, 9), subsampling=0), luma)
+    shorter = without_unseen_scans(data)
+    assert shorter is not data
+    assert at_an_eighth(shorter) == at_an_eighth(data) is not None
+
+
+def test_chroma_of_a_quarter_is_left_alone() -> None:
+    """Its blocks make 4 x 4 samples, for which the decoder uses the coefficients whose quantizers are zeroed."""
+    data = with_sampling(jpeg(photo(64, 64, 9), subsampling=0), 0x44)
+    assert without_unseen_scans(data) is data
+
+
+def test_16_bit_quantizers() -> None:
+    data = jpeg(photo(320, 240, 10), subsampling=2)
+    at = data.index(b"\xff\xdb")
+    length = int.from_bytes(data[at + 2 : at + 4], "big")
+    wide = b""
+    for start in range(at + 4, at + 2 + length, 65):
+        wide += bytes((data[start] | 0x10,))
+        wide += b"".join(b"\0" + bytes((value,)) for value in data[start + 1 : start + 65])
+    data = data[: at + 2] + (2 + len(wide)).to_bytes(2, "big") + wide + data[at + 2 + length :]
+    shorter = without_unseen_scans(data)
+    assert shorter is not data
+    assert at_an_eighth(shorter) == at_an_eighth(data) is not None
 
 
 def mutated(data: bytes, source: random.Random) -> bytes:

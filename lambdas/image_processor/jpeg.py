@@ -18,6 +18,7 @@ class Component:
     id: int
     horizontal: int
     vertical: int
+    quantization_table: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def read_header(data: bytes) -> Header | None:
             if frame is not None or len(body) < 6 or len(body) != 6 + 3 * body[5]:
                 return None
             components = tuple(
-                Component(body[at], body[at + 1] >> 4, body[at + 1] & 15) for at in range(6, len(body), 3)
+                Component(body[at], body[at + 1] >> 4, body[at + 1] & 15, body[at + 2]) for at in range(6, len(body), 3)
             )
             if not components or any(not (1 <= c.horizontal <= 4 and 1 <= c.vertical <= 4) for c in components):
                 return None

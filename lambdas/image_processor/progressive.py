@@ -5,17 +5,18 @@ subsampled, as chroma in 4:2:0, a block makes 2 x 2 samples, and some AC coeffic
 block's coefficients together, so all must be read. A progressive file sends them in scans: the AC scans of luma are
 most of its bytes, decoded for nothing.
 
-So they are left out before the decoder sees the file. What is left would be an unfinished progressive file, whose
-blocks libjpeg smooths on a guess. Therefore each component that lost its scans gets one tiny scan which says "all
-coefficients known, all zero": end-of-band runs over all of its blocks. The pixels are then the same, bit for bit, as
-those of the whole file, at a quarter of the time.
+So they are left out before the decoder sees the file. What is left is an unfinished progressive file, whose blocks
+libjpeg smooths on a guess, unless a quantizer that the guess divides by is zero. Therefore the table of a component of
+the first scan comes once more, with two zeros: for the coefficients (2, 0) and (0, 2), which a block that makes 1 or
+2 x 2 samples has no use for. The pixels are then the same, bit for bit, as those of the whole file, at a quarter of
+the time.
 
 That holds for a sound file whose scans, taken together, send every coefficient to the last bit. Anything else is
 returned as it is, so that the decoder sees the real bytes and says what is wrong with them. The caller must have asked
 the decoder whether it shrinks by 8.
 
 Markers, scans and Huffman tables: ITU-T T.81, annexes B, C and G. What libjpeg uses of a block: jdmaster.c
-(jpeg_calc_output_dimensions) and jdcoefct.c (smoothing_ok).
+(jpeg_calc_output_dimensions), jdcoefct.c (smoothing_ok), jdinput.c (latch_quant_tables) and jidctred.c (jpeg_idct_2x2).
 """
 
 import re
@@ -32,10 +33,8 @@ _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 # Application data, comments, quantization tables, Huffman tables and restart intervals may stand between scans.
 _BETWEEN_SCANS = frozenset({*range(0xE0, 0xF0), 0xFE, jpeg.DQT, jpeg.DHT, jpeg.DRI})
 
-# A Huffman table for AC coefficients: fifteen codes of four bits, code n for EOBn (a run of 2**n blocks and more).
-_EOB_TABLE = bytes((0xFF, jpeg.DHT, 0, 34, 0x10, 0, 0, 0, 15)) + bytes(12) + bytes(run << 4 for run in range(15))
-_NO_RESTARTS = bytes((0xFF, jpeg.DRI, 0, 4, 0, 0))
-_LONGEST_RUN = 0x7FFF
+# Where a quantization table, in zigzag order, has the coefficients (2, 0) and (0, 2).
+_UNSEEN_QUANTIZERS = (3, 5)
 
 
 class _UnusualError(Exception):
@@ -65,6 +64,7 @@ def without_unseen_scans(data: bytes) -> bytes:
     unseen = {index for index in range(len(header.components)) if _only_dc_is_seen(header, index)}
     try:
         pieces = list(_pieces(data, header))
+        unsmoothed = _unsmoothed(data, header)
     except (_UnusualError, IndexError):
         return data
     kept = [
@@ -74,8 +74,7 @@ def without_unseen_scans(data: bytes) -> bytes:
     ]
     if len(kept) == len(pieces):
         return data
-    ends = [_all_zero_scan(header, index) for index in sorted(unseen)]
-    return b"".join((data[: header.scans_at], *kept, _NO_RESTARTS, _EOB_TABLE, *ends, bytes((0xFF, jpeg.EOI))))
+    return b"".join((data[: header.scans_at], unsmoothed, *kept, bytes((0xFF, jpeg.EOI))))
 
 
 def _only_dc_is_seen(header: jpeg.Header, index: int) -> bool:
@@ -170,27 +169,28 @@ def _account(scan: bytes, header: jpeg.Header, missing: list[list[int]]) -> tupl
     return components, first
 
 
-def _all_zero_scan(header: jpeg.Header, index: int) -> bytes:
-    """A scan of one component that sends all AC coefficients, each of them zero."""
-    component = header.components[index]
-    widest = max(other.horizontal for other in header.components)
-    tallest = max(other.vertical for other in header.components)
-    blocks_wide = -(-header.width * component.horizontal // (8 * widest))
-    blocks_high = -(-header.height * component.vertical // (8 * tallest))
-    head = bytes((0xFF, jpeg.SOS, 0, 8, 1, component.id, 0, 1, _LAST, 0))
-    return head + _end_of_band_runs(blocks_wide * blocks_high)
+def _unsmoothed(data: bytes, header: jpeg.Header) -> bytes:
+    """A DQT segment that keeps the decoder from smoothing: a table of the file with quantizers of zero.
 
-
-def _end_of_band_runs(blocks: int) -> bytes:
-    """Entropy-coded data of `blocks` blocks without a coefficient (T.81, G.1.2.2)."""
-    bits = []
-    while blocks:
-        run = min(blocks, _LONGEST_RUN)
-        category = run.bit_length() - 1
-        bits.append(f"{category:04b}")  # the code of EOBn in the table above is n
-        if category:
-            bits.append(f"{run - (1 << category):0{category}b}")
-        blocks -= run
-    text = "".join(bits)
-    text += "1" * (-len(text) % 8)
-    return int(text, 2).to_bytes(len(text) // 8, "big").replace(b"\xff", b"\xff\0")
+    The decoder keeps a component's table as it is at the component's first scan. The segment is to stand before the
+    first scan of all.
+    """
+    widest = max(component.horizontal for component in header.components)
+    tallest = max(component.vertical for component in header.components)
+    if any(widest % (4 * c.horizontal) == 0 and tallest % (4 * c.vertical) == 0 for c in header.components):
+        raise _UnusualError  # a block of 4 x 4 samples needs those coefficients
+    tables: dict[int, bytes] = {}
+    for _, marker, body in jpeg.segments(data):
+        while marker == jpeg.DQT and body:
+            length = 1 + (128 if body[0] >> 4 else 64)
+            if len(body) < length or body[0] & 15 > 3:
+                raise _UnusualError
+            tables[body[0] & 15] = body[:length]
+            body = body[length:]
+    first = next(c for c in header.components if c.id == data[header.scans_at + 5])
+    if (table := bytearray(tables.get(first.quantization_table, b""))) == b"":
+        raise _UnusualError
+    width = 2 if table[0] >> 4 else 1
+    for index in _UNSEEN_QUANTIZERS:
+        table[1 + width * index : 1 + width * (index + 1)] = bytes(width)
+    return bytes((0xFF, jpeg.DQT, 0, 2 + len(table))) + table
