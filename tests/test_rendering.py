@@ -3,9 +3,10 @@
 from io import BytesIO
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
-from image_processor.rendering import fit, render
+from image_processor.decoders import open_image
+from image_processor.rendering import _decode, fit, render
 from image_processor.settings import ImageSettings, ThumbnailFormat
 from pipeline_contract.failures import FailureCode, PipelineError
 
@@ -95,3 +96,28 @@ def test_what_is_no_image(data: bytes, code: FailureCode) -> None:
     with pytest.raises(PipelineError) as caught:
         render(data, None, SETTINGS)
     assert caught.value.code is code
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 2}, {"subsampling": 2, "progressive": True}])
+@pytest.mark.parametrize("size", [(640, 480), (611, 403), (403, 613)])
+def test_jpeg_decoded_at_three_eighths(mode: str, options: dict[str, object], size: tuple[int, int]) -> None:
+    """It shows what a full decode shows, where it shows it."""
+    noise = Image.effect_noise((24, 24), 90).resize(size, Image.Resampling.BICUBIC)
+    grey = Image.merge("RGB", (noise, ImageChops.offset(noise, 40, 0), ImageChops.offset(noise, 0, 40)))
+    data = encoded(grey.convert(mode), "JPEG", quality=90, **options)
+    target = fit(size, 190)
+    image = open_image(data, "JPEG")
+    decoded = _decode(image, data, "JPEG", target, 8)
+    assert decoded.image.size == (-(-size[0] * 3 // 8), -(-size[1] * 3 // 8))
+    assert decoded.box == (0, 0, size[0] * 3 / 8, size[1] * 3 / 8)
+    shown = decoded.image.resize(target, Image.Resampling.LANCZOS, box=decoded.box).convert("RGB")
+    whole = Image.open(BytesIO(data)).convert("RGB").resize(target, Image.Resampling.LANCZOS)
+    assert max(ImageStat.Stat(ImageChops.difference(shown, whole)).mean) < 3
+
+
+def test_jpeg_needs_libjpeg_turbo_for_three_eighths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another libjpeg knows halves only, and would write 1/2 into the room of 3/8."""
+    monkeypatch.setattr("PIL._imaging.HAVE_LIBJPEGTURBO", False)
+    data = encoded(quarters(), "JPEG")
+    assert _decode(open_image(data, "JPEG"), data, "JPEG", (190, 142), 8).image.size == (320, 240)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageFile, _imaging
 
 from image_processor import colour, facts
 from image_processor.admission import MAX_GAP, admit_bytes, admit_image
@@ -166,7 +166,7 @@ def _decode(image: Image.Image, data: bytes, image_format: str, target: tuple[in
 
 
 def _shrunk_on_load(image: Image.Image, data: bytes, target: tuple[int, int]) -> tuple[Image.Image, _Box | None]:
-    """The JPEG set to be decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 that is enough for the target."""
+    """The JPEG set to be decoded at the smallest of 1/1, 1/2, 3/8, 1/4 and 1/8 that is enough for the target."""
     gap = MAX_GAP if max(target) <= 400 else 1.1
     wanted = math.ceil(target[0] * gap), math.ceil(target[1] * gap)
     width, height = image.size
@@ -177,7 +177,25 @@ def _shrunk_on_load(image: Image.Image, data: bytes, target: tuple[int, int]) ->
     if box == (0, 0, width / 8, height / 8) and (shorter := without_unseen_scans(data)) is not data:
         image = open_image(shorter, "JPEG")
         image.draft(None, wanted)
+    elif box == (0, 0, width / 2, height / 2) and width * 3 / 8 >= wanted[0] and height * 3 / 8 >= wanted[1]:
+        return image, _three_eighths(image, (width, height)) or box
     return image, box
+
+
+def _three_eighths(image: Image.Image, stored: tuple[int, int]) -> _Box | None:
+    """Set a JPEG that was drafted to 1/2 to 3/8, and the part of it that is picture; None where that cannot be.
+
+    Of n/8, libjpeg-turbo takes the smallest that is no less than 1/denominator (jdmaster.c,
+    jpeg_core_output_dimensions): a denominator of 3 gives 3/8, a size that `draft` does not offer. Decoding takes as
+    long as at 1/2; there are 9/16 of the pixels to resize, which takes longer than decoding.
+    """
+    if not (getattr(_imaging, "HAVE_LIBJPEGTURBO", False) and isinstance(image, ImageFile.ImageFile)):
+        return None
+    width, height = stored
+    image._size = -(-width * 3 // 8), -(-height * 3 // 8)  # as draft does it
+    image.tile = [image.tile[0]._replace(extents=(0, 0, *image.size))]
+    image.decoderconfig = (3, 0)
+    return 0, 0, width * 3 / 8, height * 3 / 8
 
 
 def _late_orientation(image: Image.Image) -> int:
