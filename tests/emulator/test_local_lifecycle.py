@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 from local_pipeline import IMGPIPE, PATIENCE, LocalPipeline, eventually
 from test_local_pipeline import jpeg
+
+from pipeline_cli.local import supervisor
 
 pytestmark = [pytest.mark.emulator, pytest.mark.slow]
 
@@ -182,6 +185,30 @@ def test_in_the_foreground_a_signal_stops_it(stopped_pipeline: LocalPipeline, nu
     assert process.returncode == (130 if number is signal.SIGINT else 0)
     assert "Stopped" in rest
     assert nothing_is_left(stopped_pipeline)
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, supervisor.Stop)])
+def test_a_signal_whose_exception_was_lost_still_stops_it(
+    number: signal.Signals, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: lost.append(what.exc_type))
+
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+            time.sleep(5)  # the exception ends this, and goes nowhere
+
+    child = subprocess.Popen(["sleep", "600"])
+    try:
+        with supervisor._stop_signals() as told:
+            Finalized()
+            assert (lost, told) == ([error], [number])
+            with pytest.raises(error):
+                supervisor._wait(child, told)
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_in_the_foreground_a_killed_emulator_is_reported(stopped_pipeline: LocalPipeline) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -34,6 +34,7 @@ from pipeline_cli.local.instance import (
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
 START_SECONDS = 60.0
+SIGNAL_SECONDS = 0.2
 # All else stays outside: AWS_ENDPOINT_URL, proxies or profiles of the user must not reach the functions.
 KEPT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
@@ -52,7 +53,7 @@ def supervise(home: Home, data: Path, port: int, ready: Callable[[Running], None
         exclusive(data / "lock", f"{running_elsewhere} on {data}.", "Choose another folder with --data.") as data_lock,
     ):
         home.forget()
-        with _listening(port) as listener, _stop_signals():
+        with _listening(port) as listener, _stop_signals() as told:
             home.temporary.mkdir(parents=True)
             child = _start(home, data, listener, (lock, data_lock))
             try:
@@ -63,7 +64,7 @@ def supervise(home: Home, data: Path, port: int, ready: Callable[[Running], None
                 running = Running(os.getpid(), started, child.pid, listening, str(data), time.time())
                 write_running(home, running)
                 ready(running)
-                return child.wait()
+                return _wait(child, told)
             except Stop:
                 return 0
             finally:
@@ -76,17 +77,35 @@ class Stop(BaseException):
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the signature of a signal handler
-        raise Stop
+def _stop_signals() -> Iterator[list[int]]:
+    """Signals raise KeyboardInterrupt or Stop; gives the list of those that came.
 
-    before = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
-    before |= {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    An exception that is raised in a finalizer is printed and forgotten: the list is not.
+    """
+    told: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the signature of a signal handler
+        told.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else Stop
+
+    numbers = [signal.SIGTERM, signal.SIGHUP]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a shell
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield
+        yield told
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _wait(child: subprocess.Popen[bytes], told: Sequence[int]) -> int:
+    """The exit code of the child; KeyboardInterrupt or Stop as soon as a signal came, even if none was raised."""
+    while (code := child.poll()) is None:
+        if told:
+            raise KeyboardInterrupt if signal.SIGINT in told else Stop
+        time.sleep(SIGNAL_SECONDS)
+    return code
 
 
 @contextlib.contextmanager
