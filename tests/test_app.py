@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from pipeline_cli import app
 from pipeline_cli.context import Context
@@ -41,6 +42,20 @@ def test_every_command_has_help_with_an_example() -> None:
             [sys.executable, "-m", "pipeline_cli", name, "--help"], capture_output=True, text=True, check=True
         )
         assert "imgpipe " in result.stdout.split("Usage:")[1].split("\n", 2)[2], f"{name} --help shows no example"
+
+
+def test_the_list_of_commands_says_what_each_says_of_itself() -> None:
+    group = typer.main.get_command(app.app)
+    for name, said in app.COMMANDS.items():
+        assert group.get_command(None, name).get_short_help_str(1000) == said
+
+
+def test_help_lists_the_commands_without_importing_them() -> None:
+    script = "import sys; from pipeline_cli import app; app.run(['--help']); print([*sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in app.COMMANDS)
+    assert "pipeline_cli.app" in done.stderr
+    assert "pipeline_cli.commands" not in done.stderr
 
 
 def test_an_unknown_option_is_a_usage_error_with_the_way_to_help() -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
@@ -17,26 +16,27 @@ from pipeline_cli.deployment import forget_cached
 from pipeline_cli.errors import ExitCode, ImgpipeError, from_aws
 from pipeline_cli.output import Format, escape, to_json
 
-# In the order of --help: feed, look, repair, set up. Modules are imported when they are asked for.
+# What --help says of each, in its order: feed, look, repair, set up. It is written down here so that --help need not
+# import every command; each is a module of `commands`, imported when it is asked for.
 COMMANDS = {
-    "upload": "upload",
-    "thumbs": "thumbs",
-    "meta": "meta",
-    "logs": "logs",
-    "dlq": "dlq",
-    "trace": "trace",
-    "status": "status",
-    "doctor": "doctor",
-    "presign": "presign",
-    "reconcile": "reconcile",
-    "reprocess": "reprocess",
-    "outputs": "outputs",
-    "use": "use",
-    "open": "open",
-    "build": "build",
-    "deploy": "deploy",
-    "destroy": "destroy",
-    "local": "local",
+    "upload": "Upload images.",
+    "thumbs": "See and fetch thumbnails.",
+    "meta": "Read what is known of images.",
+    "logs": "Print the log lines of both functions in order of time.",
+    "dlq": "See and repair what failed: the dead-letter queues.",
+    "trace": "Show where an image is and how it got there.",
+    "status": "Show how the pipeline is: queues, failures, alarms.",
+    "doctor": "Check that everything is there, on, and wired together.",
+    "presign": "Print an address that opens an original to anybody for a while.",
+    "reconcile": "Compare buckets and table, and account for every upload.",
+    "reprocess": "Process chosen images once more.",
+    "outputs": "Print the names and URLs that a deployment is made of.",
+    "use": "Choose the deployment that commands talk to.",
+    "open": "Open a page of the AWS console in the browser.",
+    "build": "Make the zips of both functions, without Docker.",
+    "deploy": "Put the pipeline on AWS, or bring it up to date.",
+    "destroy": "Take a deployment away from AWS.",
+    "local": "Run the pipeline on this machine, without AWS.",
 }
 
 
@@ -49,10 +49,14 @@ class Root(Group):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  # Typer's signature
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"pipeline_cli.commands.{COMMANDS[cmd_name]}")
+        module = import_module(f"pipeline_cli.commands.{cmd_name}")
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  # Typer's signature
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 app = App(cls=Root, name="imgpipe", no_args_is_help=True, add_completion=True)
@@ -124,6 +128,8 @@ def _report(context: Context, code: str, message: str, hint: str, exit_code: Exi
 def _bug(context: Context, error: Exception) -> int:
     message = f"This is a bug: {type(error).__name__}: {error}"
     if context.options.verbose:
+        import traceback
+
         traceback.print_exception(error, file=context.stderr)
     return _report(context, "BUG", message, "Run it again with -v and report what it says.", ExitCode.FAILED)
 

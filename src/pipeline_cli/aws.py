@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
     from mypy_boto3_sts import STSClient
 
+_SERVICES = ("cloudwatch", "dynamodb", "lambda", "logs", "s3", "sns", "sqs", "ssm", "sts")
 LOCAL_CREDENTIALS = ("test", "test")  # what the emulator takes; no secret
 
 
@@ -41,6 +42,8 @@ class Clients:
         # The user's AWS_PROFILE says nothing about the emulator, and may name one that is not there.
         own = {"profile": (None, None, None, None)} if self.endpoint_url else None
         session = Session(session_vars=own, profile=self._profile)
+        # To see that a service is there, botocore's loader looks into the folders of all 400, twice for each client.
+        session.get_component("data_loader").list_available_services = lambda type_name: list(_SERVICES)  # noqa: ARG005
         if self._region:
             session.set_config_variable("region", self._region)
         if self.endpoint_url:

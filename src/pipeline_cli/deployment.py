@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -338,6 +337,8 @@ def _backend_outputs(folder: Path, environ: Mapping[str, str]) -> Any:
         return json.loads(cached)
     command = ["terraform", f"-chdir={folder}", "output", "-json", "-no-color"]
     try:
+        import subprocess  # most runs read no Terraform state
+
         result = subprocess.run(command, env=dict(environ), capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         raise ConfigurationError(
