@@ -134,6 +134,28 @@ def test_what_the_pipeline_would_refuse_is_not_sent(s3: Any, tmp_path: Path) -> 
     assert len(keys(s3)) == 5
 
 
+def test_what_is_left_out_is_counted(s3: Any, photos: Path) -> None:
+    (photos / ".hidden.jpg").write_bytes(jpeg("hidden"))
+    (photos / "clip.mov").write_bytes(b"film")
+    (photos / "notes.txt").write_text("no image")
+    (photos / "a/again").symlink_to(photos)
+    os.mkfifo(photos / "pipe.jpg")
+    done = run("upload", str(photos), "--exclude", "*.mov", "--output", "json")
+    assert done.code == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["leftOut"] == {"hidden": 1, "byPattern": 1, "linkLoops": 1, "notFiles": 1}
+    assert summary["notImages"] == 1
+    assert "Left out: 1 hidden (--hidden takes them), 1 by --include or --exclude, 1 links in a circle" in done.stderr
+
+
+def test_a_name_that_is_no_utf8_is_shown_all_the_same(s3: Any, photos: Path) -> None:
+    (photos / os.fsdecode(b"caf\xe9.jpg")).write_bytes(jpeg("latin-1"))
+    code, drawn = on_a_terminal("upload", str(photos))
+    assert code == 1
+    assert "NAME_NOT_UTF8" in drawn
+    assert "\\xe9.jpg" in drawn
+
+
 def test_the_manifest_has_a_line_per_file(s3: Any, photos: Path, tmp_path: Path) -> None:
     assert run("upload", str(photos), "-q", "--manifest", str(tmp_path / "m.jsonl")).code == 0
     lines = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]

@@ -1,7 +1,9 @@
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -110,6 +112,7 @@ def upload(
         dry_run=dry_run,
         interrupted=interrupted,
         latencies=waiter.latencies if waiter else None,
+        left_out=selection.left_out,
     )
     _finish(context, summary, waited=waiter is not None)
 
@@ -199,9 +202,16 @@ def _show(context: Context, results: "Iterator[Upload]", *, everything: bool) ->
                 pass
         case Format.TABLE:
             shown = results if everything else _few_or_failed(results)
-            context.out.rows(shown, _FOR_PEOPLE)
+            context.out.rows(map(_named, shown), _FOR_PEOPLE)
         case _:
             context.out.rows(results, _COLUMNS)
+
+
+def _named(done: "Upload") -> "Upload":
+    """With a printable form of its name where it has no key: the table must say which file it is about."""
+    if done.key:
+        return done
+    return replace(done, key=os.fsencode(Path(done.path).name).decode("utf-8", "backslashreplace"))
 
 
 def _few_or_failed(results: "Iterator[Upload]") -> "Iterator[Upload]":
@@ -212,9 +222,23 @@ def _few_or_failed(results: "Iterator[Upload]") -> "Iterator[Upload]":
         yield from (done for done in itertools.chain(first, results) if done.code)
 
 
+def _some_failed(summary: "Summary") -> SomeFailedError:
+    said, hints = [], []
+    if summary.not_done:
+        said.append(f"{summary.not_done:,} of {summary.files:,} files were not uploaded.")
+    if summary.gone_wrong:
+        said.append(f"The pipeline failed on {summary.gone_wrong:,} images.")
+        hints.append("See: imgpipe dlq list")
+    if summary.refused:
+        hints.append("What the pipeline would refuse can be sent all the same: --no-preflight")
+    return SomeFailedError(" ".join(said), ". ".join(hints))
+
+
 def _finish(context: Context, summary: "Summary", *, waited: bool) -> None:
     sent = f" ({size(summary.bytes_sent)} in {summary.seconds:.1f} s)" if summary.bytes_sent else ""
     context.note(summary.sentence() + sent)
+    if left_out := summary.left_out_sentence():
+        context.note(left_out)
     if summary.outcomes:
         context.note(summary.outcome_sentence())
     if context.out.format is Format.JSON:
@@ -223,15 +247,11 @@ def _finish(context: Context, summary: "Summary", *, waited: bool) -> None:
         for failure in summary.failures[:_FEW]:
             context.note(f"{failure.key or failure.path}: {failure.what}: {failure.code}: {failure.reason}")
     if summary.interrupted:
+        context.note(summary.interrupted_sentence(waited=waited))
         context.note("Run the same command again: only the rest is sent.")
         raise typer.Exit(ExitCode.INTERRUPTED)
-    if summary.not_done:
-        raise SomeFailedError(
-            f"{summary.not_done:,} of {summary.files:,} files were not uploaded.",
-            "What the pipeline would refuse can be sent all the same: --no-preflight" if summary.refused else "",
-        )
-    if summary.gone_wrong:
-        raise SomeFailedError(f"The pipeline failed on {summary.gone_wrong:,} images.", "See: imgpipe dlq list")
+    if summary.not_done or summary.gone_wrong:
+        raise _some_failed(summary)
     if waited and summary.in_flight:
         raise WaitTimeoutError(
             f"{summary.in_flight:,} images are not through yet.",

@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline_cli.pipeline.outcomes import FINE, Latencies, Outcome, Spread
 from pipeline_cli.pipeline.uploading.records import Action, Upload
+from pipeline_cli.pipeline.uploading.selection import LeftOut
+from pipeline_contract.kinds import claims_to_be_image
 
 MAX_NAMED = 1000  # failures named in a summary; the manifest has them all
 
@@ -42,6 +44,8 @@ class Summary:
     outcomes: Mapping[str, int]
     latency: Mapping[str, Spread]
     failures: tuple[Failure, ...]
+    not_images: int = 0  # sent all the same, for the pipeline to ignore
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def not_done(self) -> int:
@@ -74,6 +78,32 @@ class Summary:
         noun = "file" if self.files == 1 else "files"
         return f"{self.files:,} {noun}: {', '.join(parts)}" if parts else "No files."
 
+    def left_out_sentence(self) -> str:
+        """For people: `Left out: 3 hidden, 1 by --include or --exclude.`; empty when everything was taken."""
+        parts = [
+            f"{count:,} {what}"
+            for count, what in (
+                (self.left_out.hidden, "hidden (--hidden takes them)"),
+                (self.left_out.by_pattern, "by --include or --exclude"),
+                (self.left_out.link_loops, "links in a circle"),
+                (self.left_out.not_files, "pipes, sockets or devices"),
+            )
+            if count
+        ]
+        said = [f"Left out: {', '.join(parts)}."] if parts else []
+        if self.not_images:
+            said.append(f"No images, so that the pipeline ignores them: {self.not_images:,}.")
+        return " ".join(said)
+
+    def interrupted_sentence(self, *, waited: bool) -> str:
+        """For people: what is stored for certain, and what is not known."""
+        stored = self.uploaded + self.replaced + self.unchanged
+        said = f"Interrupted: {stored:,} files are stored; what was under way or not begun is not."
+        unknown = stored - sum(self.outcomes.values())
+        if waited and unknown > 0:
+            said += f" What becomes of {unknown:,} of them was not waited for: imgpipe status."
+        return said
+
     def outcome_sentence(self) -> str:
         """For people: `4,998 completed, 2 failed; p50 310 ms, p95 1,200 ms`."""
         counts = [f"{count:,} {outcome.lower().replace('_', '-')}" for outcome, count in self.outcomes.items()]
@@ -94,6 +124,7 @@ class Tally:
     def __init__(self) -> None:
         self.actions: Counter[Action] = Counter()
         self.outcomes: Counter[Outcome] = Counter()
+        self.not_images = 0
         self.bytes_sent = 0
         self.seconds = 0.0  # until the last file was sent
         self.failures: list[Failure] = []
@@ -102,6 +133,7 @@ class Tally:
         self.actions[done.action] += 1
         if done.action in (Action.UPLOAD, Action.REPLACE):
             self.bytes_sent += done.size or 0
+            self.not_images += not claims_to_be_image(done.key or "", done.content_type)
         elif done.action is not Action.UNCHANGED and len(self.failures) < MAX_NAMED:
             self.failures.append(Failure(done.path, done.key, done.image_id, done.action, done.code, done.reason))
 
@@ -123,6 +155,7 @@ class Tally:
         dry_run: bool = False,
         interrupted: bool = False,
         latencies: Latencies | None = None,
+        left_out: LeftOut | None = None,
     ) -> Summary:
         return Summary(
             dry_run=dry_run,
@@ -138,4 +171,6 @@ class Tally:
             outcomes=dict(self.outcomes.most_common()),
             latency=latencies.spreads() if latencies else {},
             failures=tuple(self.failures),
+            not_images=self.not_images,
+            left_out=left_out or LeftOut(),
         )
