@@ -26,6 +26,7 @@ from pipeline_cli.local.adaptations import (
     log_end,
     original,
     quick_copies,
+    version_keys,
 )
 from pipeline_cli.local.adaptations.async_invoke import Invocation, InvocationQueue, invocation_record
 from pipeline_cli.local.adaptations.batch_failures import failed_messages
@@ -359,6 +360,26 @@ def test_an_update_ends_idle_workers_at_once_and_busy_ones_with_their_invocation
     assert other not in ended
     lambda_svc.release_worker(other)
     assert other not in ended
+
+
+def test_versions_are_listed_whatever_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.handlers import decode_list_object_versions
+    from botocore.parsers import create_parser
+    from botocore.session import Session
+    from ministack.services import s3
+
+    keys = ["a\x1b[31m.jpg", "b\x00\x08\n.jpg", "c & <d>/%41 é+.jpg"]
+    monkeypatch.setattr(s3, "_list_object_versions", s3._list_object_versions)
+    stored = {"last_modified": "2026-10-03T12:00:00.000Z", "etag": '"e"', "size": 1}
+    monkeypatch.setattr(s3, "_buckets", {"b": {"objects": dict.fromkeys(keys, stored)}})
+    version_keys.apply()
+    asked = {"encoding-type": ["url"], "prefix": [""]}
+    status, _, body = s3._list_object_versions("b", asked)
+    answer = {"status_code": status, "headers": {}, "body": body}
+    shape = Session().get_service_model("s3").operation_model("ListObjectVersions").output_shape
+    parsed = create_parser("rest-xml").parse(answer, shape)
+    decode_list_object_versions(parsed, {"encoding_type_auto_set": True})
+    assert [version["Key"] for version in parsed["Versions"]] == keys
 
 
 def test_every_adaptation_is_applied() -> None:

@@ -19,6 +19,7 @@ from pipeline_cli.local.adaptations import (
     queue_metrics,
     quick_copies,
     state,
+    version_keys,
 )
 from pipeline_cli.local.adaptations.original import AdaptationError, require_version
 
@@ -39,6 +40,7 @@ ADAPTATIONS = (
     log_filter,
     quick_copies,
     state,
+    version_keys,
 )
 BACKGROUND = (queue_metrics.background, state.background)  # what runs beside the server
 
