@@ -107,7 +107,10 @@ class World:
         found: list[dict[str, Any]] = []
         while True:
             page = self.sqs.receive_message(
-                QueueUrl=self.queues[queue], MaxNumberOfMessages=10, AttributeNames=["ApproximateReceiveCount"]
+                QueueUrl=self.queues[queue],
+                MaxNumberOfMessages=10,
+                AttributeNames=["ApproximateReceiveCount"],
+                MessageAttributeNames=["All"],
             ).get("Messages", [])
             if not page:
                 return found
@@ -118,13 +121,14 @@ class World:
     def bodies(self, queue: str) -> list[dict[str, Any]]:
         return [json.loads(message["Body"]) for message in self.messages(queue)]
 
-    def write(self, *bodies: Any, receives: int = 1) -> list[str]:
+    def write(self, *bodies: Any, receives: int = 1, attributes: Any = None) -> list[str]:
         """The ids (m0, m1, ...) of the bodies that the writer gives back to the queue."""
         records = [
             {
                 "messageId": f"m{index}",
                 "body": body if isinstance(body, str) else json.dumps(body),
                 "attributes": {"ApproximateReceiveCount": str(receives)},
+                "messageAttributes": attributes or {},
             }
             for index, body in enumerate(bodies)
         ]

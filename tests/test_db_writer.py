@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from db_writer import batch
 from db_writer import handler as writer
-from db_writer.items import ATTRIBUTES, item_size, typed, write_of
+from db_writer.items import item_size, typed, write_of
 from db_writer.retrying import Retrying
 from handler_world import CONTEXT, TABLE, UPLOADS, World, world
 from pipeline_contract.events import Source
 from pipeline_contract.failures import FailureCode, PipelineError
 from pipeline_contract.identity import image_id, padded_sequencer
-from pipeline_contract.messages import Error, ImageFacts, MetadataMessage, Op, Thumbnail, Trace
+from pipeline_contract.item import ATTRIBUTES
+from pipeline_contract.messages import REDRIVES, Error, ImageFacts, MetadataMessage, Op, Thumbnail, Trace
 
 KEY = "a/é 1.jpg"
 IMAGE = ImageFacts(
@@ -226,6 +227,21 @@ def test_a_failure_entry_sent_back_is_unwrapped_and_never_nested(here: World) ->
     assert here.item(KEY)["status"] == "COMPLETED"  # type: ignore[index]
     assert here.item("text.jpg")["status"] == "COMPLETED"  # type: ignore[index]
     assert here.bodies("metadata-dlq") == []
+
+
+def test_an_entry_keeps_the_count_of_redrives(here: World) -> None:
+    counted = {REDRIVES: {"stringValue": "2", "dataType": "Number", "stringListValues": []}}
+    foreign = {
+        "schema": "imgpipe.failure/1", "stage": "image_processor", "class": "PERMANENT", "code": "CORRUPT",
+        "message": "m", "failedAt": "2026-10-03T12:00:00.000Z", "attempts": 1, "original": {"s3": {}},
+    }  # fmt: skip
+    for body in ("poison", foreign):
+        here.write(body, attributes=counted)
+        (sent,) = here.messages("metadata-dlq")
+        assert sent["MessageAttributes"][REDRIVES] == {"DataType": "Number", "StringValue": "2"}
+    here.write("poison")
+    (sent,) = here.messages("metadata-dlq")
+    assert "MessageAttributes" not in sent
 
 
 def test_an_entry_of_the_image_function_is_kept_as_it_is(here: World) -> None:

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from failures import image_failure, invocation_record, metadata, received, record, source, writer_failure
-from pipeline_cli.pipeline.dead_letters.messages import REDRIVES, Shape, dead_letter, record_of
+from pipeline_cli.pipeline.dead_letters.messages import Shape, dead_letter, record_of
 from pipeline_contract.events import object_event
 from pipeline_contract.failures import FailureClass, FailureCode, Stage
+from pipeline_contract.messages import REDRIVES
 
 KEY = "a b/é.jpg"
 IMAGE, WRITER = Stage.IMAGE_PROCESSOR, Stage.DB_WRITER

@@ -12,10 +12,11 @@ from failures import image_failure, invocation_record, metadata, writer_failure
 from pipeline_cli.errors import UsageError
 from pipeline_cli.pipeline.dead_letters import archives
 from pipeline_cli.pipeline.dead_letters.archives import Archive
-from pipeline_cli.pipeline.dead_letters.messages import REDRIVES, dead_letter
+from pipeline_cli.pipeline.dead_letters.messages import dead_letter
 from pipeline_cli.pipeline.dead_letters.queues import Queue, Selection, read
 from pipeline_cli.pipeline.dead_letters.redrive import MAX_REDRIVES, Action, Redriven, Targets, redrive
 from pipeline_contract.failures import FailureClass, FailureCode, Stage
+from pipeline_contract.messages import REDRIVES
 from queue_service import Message, QueueService
 
 IMAGE_DLQ, METADATA_DLQ, METADATA = "image-dlq", "metadata-dlq", "metadata"

@@ -19,7 +19,7 @@ from pipeline_contract.aws_failures import pipeline_error
 from pipeline_contract.events import Source
 from pipeline_contract.failures import FailureClass, PipelineError, Stage
 from pipeline_contract.item import Status
-from pipeline_contract.messages import MAX_ERROR_MESSAGE, Error, FailureEntry, MetadataMessage, Op, Trace
+from pipeline_contract.messages import MAX_ERROR_MESSAGE, REDRIVES, Error, FailureEntry, MetadataMessage, Op, Trace
 from pipeline_contract.times import format_time
 
 _PARALLEL = 10  # a batch of the default size at once
@@ -49,6 +49,7 @@ class _Job:
     message_id: str
     original: Any
     attempts: int
+    redrives: int
     last_receive: bool
     source: Source | None
     message: MetadataMessage | None = None
@@ -92,12 +93,12 @@ class Batch:
 
     def _open(self, record: Mapping[str, Any]) -> "_Job | Handled":
         message_id, text = str(record["messageId"]), record["body"]
-        receives = _receives(record)
+        receives, redrives = _receives(record), _redrives(record)
         last_receive = receives >= self.max_receives
         try:
             original, attempts = unwrapped(text)
         except ForeignEntryError as foreign:
-            return self._forward(message_id, text, foreign)
+            return self._forward(message_id, text, redrives, foreign)
         message: MetadataMessage | None = None
         try:
             body = read_body(original)
@@ -107,13 +108,13 @@ class Batch:
         except Exception as error:  # noqa: BLE001  # whatever a body does to its reader, it costs that body alone
             known = pipeline_error(error, "read the message")
             source = message.source if message is not None else source_of(original)
-            return _Job(message_id, original, attempts + receives, last_receive, source, message, error=known)
-        return _Job(message_id, original, attempts + receives, last_receive, source, message, write)
+            return _Job(message_id, original, attempts + receives, redrives, last_receive, source, message, error=known)
+        return _Job(message_id, original, attempts + receives, redrives, last_receive, source, message, write)
 
-    def _forward(self, message_id: str, text: str, foreign: ForeignEntryError) -> Handled:
+    def _forward(self, message_id: str, text: str, redrives: int, foreign: ForeignEntryError) -> Handled:
         """An entry that only the image function can take stays what it is, where a redrive sends it the right way."""
         try:
-            self._send(text)
+            self._send(text, redrives)
         except Exception as error:  # noqa: BLE001  # it comes back
             return Handled(message_id, RETURNED, pipeline_error(error, "send to the metadata DLQ"), foreign.image_id)
         return Handled(message_id, FORWARDED, image_id=foreign.image_id)
@@ -187,10 +188,14 @@ class Batch:
             request_id=self.request_id,
             hint=error.code.hint,
         )
-        self._send(entry.to_json())
+        self._send(entry.to_json(), job.redrives)
 
-    def _send(self, body: str) -> None:
-        self.retrying.call(lambda: self.sqs().send_message(QueueUrl=self.failure_queue, MessageBody=body))
+    def _send(self, body: str, redrives: int) -> None:
+        """The count of redrives goes along: what came back too often is redriven no more."""
+        more: dict[str, Any] = {}
+        if redrives:
+            more["MessageAttributes"] = {REDRIVES: {"DataType": "Number", "StringValue": str(redrives)}}
+        self.retrying.call(lambda: self.sqs().send_message(QueueUrl=self.failure_queue, MessageBody=body, **more))
 
 
 def _rank(job: _Job) -> tuple[str, bool, bool]:
@@ -204,6 +209,11 @@ def _rank(job: _Job) -> tuple[str, bool, bool]:
 def _receives(record: Mapping[str, Any]) -> int:
     text = str(record.get("attributes", {}).get("ApproximateReceiveCount", "1"))
     return int(text) if text.isascii() and text.isdigit() else 1
+
+
+def _redrives(record: Mapping[str, Any]) -> int:
+    text = str(record.get("messageAttributes", {}).get(REDRIVES, {}).get("stringValue", "0"))
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def _now() -> str:

@@ -12,6 +12,7 @@ from pipeline_contract.failures import FailureClass, FailureCode, PipelineError,
 METADATA_SCHEMA = "imgpipe.metadata/1"
 FAILURE_SCHEMA = "imgpipe.failure/1"
 MAX_ERROR_MESSAGE = 500
+REDRIVES = "imgpipeRedrives"  # how often a message was redriven: field of an S3 record, attribute of an SQS message
 
 
 class Op(StrEnum):

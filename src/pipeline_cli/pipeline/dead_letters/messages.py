@@ -19,9 +19,7 @@ from typing import Any
 from pipeline_contract.codec import decode, loads_object
 from pipeline_contract.events import ObjectEvent, Source, object_events
 from pipeline_contract.failures import FailureClass, FailureCode, PipelineError, Stage, parse_error_text
-from pipeline_contract.messages import FAILURE_SCHEMA, METADATA_SCHEMA, FailureEntry, schema_of
-
-REDRIVES = "imgpipeRedrives"  # how often a message was redriven: field of an S3 record, attribute of an SQS message
+from pipeline_contract.messages import FAILURE_SCHEMA, METADATA_SCHEMA, REDRIVES, FailureEntry, schema_of
 
 
 class Shape(StrEnum):

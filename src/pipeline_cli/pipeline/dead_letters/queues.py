@@ -213,6 +213,15 @@ def counts(sqs: "SQSClient", queue: Queue) -> tuple[int, int, int]:
     )
 
 
+# What `fields_of` gives.
+# fmt: off
+FIELDS = (
+    "messageId", "stage", "shape", "class", "code", "message", "bucket", "key", "imageId", "failedAt", "attempts",
+    "receives", "redrives", "requestId", "hint",
+)
+# fmt: on
+
+
 def fields_of(letter: DeadLetter) -> dict[str, Any]:
     """The fields of a dead letter under the names that JSON output has: what --where speaks of."""
     return {

@@ -14,10 +14,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from pipeline_cli.pipeline.dead_letters.archives import Archive
-from pipeline_cli.pipeline.dead_letters.messages import REDRIVES, DeadLetter
+from pipeline_cli.pipeline.dead_letters.messages import DeadLetter
 from pipeline_cli.pipeline.dead_letters.queues import Held, Queue, Selection, holding, receive
 from pipeline_cli.pipeline.invocations import invoke
 from pipeline_contract.failures import FailureClass
+from pipeline_contract.messages import REDRIVES
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
