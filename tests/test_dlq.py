@@ -11,8 +11,8 @@ import failures
 from deployed import TABLE, UPLOADS, Deployed, Terminal, deployed
 from pipeline_cli.errors import ExitCode
 from pipeline_cli.pipeline.dead_letters import queues as dead_letter_queues
-from pipeline_cli.pipeline.dead_letters.messages import REDRIVES
 from pipeline_contract.failures import FailureCode
+from pipeline_contract.messages import REDRIVES
 
 
 @pytest.fixture

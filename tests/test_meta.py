@@ -10,10 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import failures
 from deployed import NOW, Deployed, deployed
 from pipeline_cli.errors import ExitCode, UsageError
+from pipeline_cli.pipeline.dead_letters.messages import dead_letter
+from pipeline_cli.pipeline.dead_letters.queues import FIELDS, fields_of
 from pipeline_cli.pipeline.expressions import expression
-from pipeline_cli.pipeline.queries import Criteria, plan
+from pipeline_cli.pipeline.queries import ITEM_FIELDS, Criteria, plan
+from pipeline_contract.failures import Stage
 from pipeline_contract.identity import image_id
 from pipeline_contract.item import Status
 from pipeline_contract.times import format_time
@@ -134,9 +138,36 @@ def test_it_explains_itself(world: Deployed) -> None:
 
 def test_columns_choose_what_is_printed(world: Deployed) -> None:
     world.put_item("a.jpg", exif={"available": True})
-    arguments = ("meta", "query", "--columns", "originalKey,exif.available,nothing")
-    assert world.json(*arguments) == [{"originalKey": "a.jpg", "exif": {"available": True}, "nothing": None}]
-    assert world.run(*arguments, "--output", "csv")[1] == "originalKey,exif.available,nothing\na.jpg,true,\n"
+    arguments = ("meta", "query", "--columns", "originalKey,exif.available,exif.nothing,error")
+    exif = {"available": True, "nothing": None}
+    assert world.json(*arguments) == [{"originalKey": "a.jpg", "exif": exif, "error": None}]
+    assert (
+        world.run(*arguments, "--output", "csv")[1] == "originalKey,exif.available,exif.nothing,error\na.jpg,true,,\n"
+    )
+
+
+def test_what_no_image_can_have_is_refused_with_the_nearest_names(world: Deployed) -> None:
+    for arguments, said in {
+        ("--columns", "orginalKey"): "There is: originalKey",
+        ("--columns", "width.inner"): "Dots reach into: exif",
+        ("--where", "widht > 3"): "There is: width",
+        ("--where", "not (like(filename, 'x') or width > 3)"): "There is: fileName",
+        ("--where", "format == JPEG"): "A text is quoted: 'JPEG'",
+        ("--format", "jpgg"): "There is: JPEG, PNG",
+    }.items():
+        for more in ((), ("--count",)):
+            code, out, err = world.run("meta", "query", *arguments, *more)
+            assert (code, out, said in err) == (ExitCode.USAGE, "", True), err
+    code, _, err = world.run("dlq", "list", "--where", "attempt > 2")
+    assert (code, "There is: attempts" in err) == (ExitCode.USAGE, True)
+    code, _, err = world.run("reprocess", "--where", "widht > 3", "--dry-run")
+    assert (code, "There is: width" in err) == (ExitCode.USAGE, True)
+
+
+def test_the_fields_of_items_are_those_that_the_writer_writes(world: Deployed) -> None:
+    assert world.put_item("a.jpg", exif={"a": 1}).keys() | world.put_failed("b.jpg").keys() <= ITEM_FIELDS
+    letter = dead_letter(failures.received(failures.image_failure()), Stage.IMAGE_PROCESSOR)
+    assert tuple(fields_of(letter)) == FIELDS
 
 
 def test_get_finds_by_key_id_address_and_thumbnail(world: Deployed) -> None:

@@ -12,6 +12,7 @@ from pipeline_contract.codec import encode, malformed
 from pipeline_contract.failures import FailureCode, PipelineError
 from pipeline_contract.identity import padded_sequencer
 from pipeline_contract.item import (
+    ATTRIBUTES,
     MAX_ITEM_BYTES,
     SCHEMA_VERSION,
     TOMBSTONE_DAYS,
@@ -22,17 +23,6 @@ from pipeline_contract.item import (
 from pipeline_contract.messages import MetadataMessage, Op
 from pipeline_contract.times import parse_time
 
-# Every attribute that an item may have but for its key and createdAt. What a state does not set, it removes.
-# fmt: off
-ATTRIBUTES = frozenset({
-    "asOf", "attention", "bitDepth", "bucket", "contentSha256", "declaredContentType", "dpi", "durationMs",
-    "eTag", "error", "errorCode", "exif", "fileName", "fileSize", "fileSizeKB", "format", "formatMonth",
-    "frameCount", "hasAlpha", "height", "iccProfile", "isAnimated", "isProgressive", "megapixels", "mimeType",
-    "mode", "orientation", "originalKey", "processingDate", "processorVersion", "requestId", "schemaVersion",
-    "sequencer", "status", "storedHeight", "storedWidth", "thumbnailKey", "thumbnailSize", "thumbnails", "ttl",
-    "typeMismatch", "updatedAt", "uploadDate", "uploadDay", "versionId", "width",
-})
-# fmt: on
 _MAX_NUMBER, _MIN_NUMBER = 9.9e125, 1e-130  # DynamoDB, "Naming rules and data types": Number
 _MAX_INDEX_KEY = 1024  # bytes; a sort key's limit, and half of a partition key's
 

@@ -10,6 +10,18 @@ STATUS_INDEX = "StatusIndex"  # attention, updatedAt; sparse
 TOMBSTONE_DAYS = 30
 MAX_ITEM_BYTES = 400 * 1024  # DynamoDB, "Service, account, and table quotas"
 
+# Every attribute that an item may have but for its key and createdAt. What a state does not set, it removes.
+# fmt: off
+ATTRIBUTES = frozenset({
+    "asOf", "attention", "bitDepth", "bucket", "contentSha256", "declaredContentType", "dpi", "durationMs",
+    "eTag", "error", "errorCode", "exif", "fileName", "fileSize", "fileSizeKB", "format", "formatMonth",
+    "frameCount", "hasAlpha", "height", "iccProfile", "isAnimated", "isProgressive", "megapixels", "mimeType",
+    "mode", "orientation", "originalKey", "processingDate", "processorVersion", "requestId", "schemaVersion",
+    "sequencer", "status", "storedHeight", "storedWidth", "thumbnailKey", "thumbnailSize", "thumbnails", "ttl",
+    "typeMismatch", "updatedAt", "uploadDate", "uploadDay", "versionId", "width",
+})
+# fmt: on
+
 
 class Status(StrEnum):
     COMPLETED = "COMPLETED"

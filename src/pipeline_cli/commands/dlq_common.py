@@ -86,7 +86,7 @@ def _selection(
         key=key,
         ids=frozenset(ids or ()),
         since=moment(since, context.now()) if since else None,
-        where=expression(where) if where else None,
+        where=expression(where, dead_letter_queues.FIELDS) if where else None,
     )
 
 

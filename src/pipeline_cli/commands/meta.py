@@ -10,7 +10,7 @@ from pipeline_cli.moments import moment
 from pipeline_cli.output import Column, size
 from pipeline_cli.pipeline import metadata, queries
 from pipeline_cli.pipeline.expressions import HELP as WHERE
-from pipeline_cli.pipeline.expressions import expression
+from pipeline_cli.pipeline.expressions import check_field
 from pipeline_cli.pipeline.references import reference
 from pipeline_contract.item import Status
 
@@ -105,6 +105,7 @@ def query(
     """
     context: Context = ctx.obj
     now = context.now()
+    shown = _columns(columns)
     criteria = queries.Criteria(
         since=moment(since, now) if since else None,
         until=moment(until, now) if until else None,
@@ -118,7 +119,7 @@ def query(
         max_height=max_height,
         min_bytes=min_size,
         max_bytes=max_size,
-        where=expression(where) if where else None,
+        where=queries.item_condition(where) if where else None,
         limit=limit or None,
     )
     plan = queries.plan(criteria, now, shards=context.deployment.upload_day_shards, scan=scan)
@@ -132,7 +133,6 @@ def query(
     else:
         items = metadata.run(dynamodb, table, plan, criteria, cost)
         if not explain:
-            shown = _columns(columns)
             rows = (_only(item, shown) for item in items) if columns else items
             matched = context.out.rows(rows, shown, empty="No images.")
             _say_where_it_stopped(context, plan, matched, limit)
@@ -154,6 +154,8 @@ def _columns(chosen: str | None) -> tuple[Column, ...]:
     names = [name.strip() for name in chosen.split(",") if name.strip()]
     if not names:
         raise UsageError("--columns names no field.", "As in --columns originalKey,width,exif.available")
+    for name in names:
+        check_field(name, "--columns", queries.ITEM_FIELDS, queries.FREE_FIELDS)
     known = {column.name: column for column in COLUMNS}
     return tuple(known.get(name, Column(name, name)) for name in names)
 

@@ -69,8 +69,7 @@ def reprocess(
     imgpipe reprocess --outdated --yes --max 100000 --rate 50
     imgpipe reprocess --status failed --where "errorCode == 'PIXEL_LIMIT'"
     """
-    from pipeline_cli.pipeline.expressions import expression
-    from pipeline_cli.pipeline.queries import Criteria
+    from pipeline_cli.pipeline.queries import Criteria, item_condition
     from pipeline_cli.pipeline.reconciling.reconcile import check_apart
     from pipeline_cli.pipeline.reconciling.repair import Repaired, estimate
     from pipeline_cli.pipeline.reconciling.reprocess import function_of, work_of
@@ -83,7 +82,7 @@ def reprocess(
         status=image_status,
         format=image_format,
         name=name,
-        where=expression(where) if where else None,
+        where=item_condition(where) if where else None,
     )
     if not (images or all_ or outdated or criteria != Criteria()):
         raise UsageError("No images were chosen.", "Name them, or choose with --outdated, --name, --since or --all.")

@@ -6,8 +6,9 @@ Python's own parser reads it; only the operators below are known. A field is a n
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -36,24 +37,64 @@ _Evaluate = Callable[[_Row], Any]
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A condition that was read; `matches` tells whether a row fulfils it."""
+    """A condition that was read; `matches` tells whether a row fulfils it. `fields` are the names that it asks for."""
 
     text: str
     _evaluate: _Evaluate
+    fields: tuple[str, ...] = ()
 
     def matches(self, row: _Row) -> bool:
         return bool(self._evaluate(row))
 
 
-def expression(text: str) -> Expression:
-    """Reads a condition; UsageError names what it does not know."""
+def expression(text: str, known: Collection[str] = (), free: Collection[str] = ()) -> Expression:
+    """Reads a condition; UsageError names what it does not know.
+
+    `known` and `free` are those of `check_field`; without `known` any field will do.
+    """
     if len(text) > MAX_LENGTH:
         raise UsageError(f"--where is longer than {MAX_LENGTH} characters.")
     try:
         tree = ast.parse(text.strip(), mode="eval")
-        return Expression(text, _node(tree.body))
+        read = Expression(text, _node(tree.body), tuple(_fields(tree.body)))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UsageError(f"--where cannot be read: {text}", HELP) from error
+    if known:
+        for name in read.fields:
+            check_field(name, "--where", known, free)
+    return read
+
+
+def check_field(name: str, option: str, known: Collection[str], free: Collection[str] = ()) -> None:
+    """UsageError for a field that no row can have, with the nearest that there are.
+
+    `known` are the fields of a row; dots reach inside those that are `free`, where any name may be (EXIF).
+    """
+    outer, dot, _ = name.partition(".")
+    if outer not in known:
+        spelled = {one.lower(): one for one in known}
+        near = get_close_matches(outer.lower(), sorted(spelled), 3)
+        names = [spelled[one] for one in near] or sorted(known)
+        quoted = f" A text is quoted: '{name}'." if option == "--where" else ""
+        raise UsageError(f"{option}: there is no field {outer}.", f"There is: {', '.join(names)}.{quoted}")
+    if dot and outer not in free:
+        inside = ", ".join(sorted(free)) or "none"
+        raise UsageError(f"{option}: {outer} has nothing inside it ({name}).", f"Dots reach into: {inside}.")
+
+
+def _fields(node: ast.expr) -> Iterator[str]:
+    """The fields of a condition, dotted. The name of the function `like` is none."""
+    match node:
+        case ast.Name(id=name) if name not in _NAMES:
+            yield name
+        case ast.Attribute():
+            yield ".".join(_path(node))
+        case ast.Call(args=[subject, *_]):
+            yield from _fields(subject)
+        case _:
+            for child in ast.iter_child_nodes(node):
+                if isinstance(child, ast.expr):
+                    yield from _fields(child)
 
 
 def _node(node: ast.expr) -> _Evaluate:

@@ -7,15 +7,27 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from pipeline_cli.errors import UsageError
-from pipeline_cli.pipeline.expressions import Expression
-from pipeline_contract.item import FORMAT_INDEX, STATUS_INDEX, UPLOAD_DATE_INDEX, Status, format_month, upload_day
+from pipeline_cli.pipeline.expressions import Expression, expression
+from pipeline_contract.item import (
+    ATTRIBUTES,
+    FORMAT_INDEX,
+    KEY,
+    STATUS_INDEX,
+    UPLOAD_DATE_INDEX,
+    Status,
+    format_month,
+    upload_day,
+)
+from pipeline_contract.kinds import MIME_TYPES
 from pipeline_contract.times import format_time
 
 # How far a query without --since walks back. An empty partition costs half a read unit, so this is cents a million.
 LOOK_BACK_DAYS = 90
 LOOK_BACK_MONTHS = 24
 MAX_PARTITIONS = 20_000
-_FORMATS = {"JPG": "JPEG", "TIF": "TIFF"}
+_FORMATS = {"JPG": "JPEG", "TIF": "TIFF", "HEIC": "HEIF"}
+ITEM_FIELDS = ATTRIBUTES | {KEY, "createdAt"}
+FREE_FIELDS = ("exif",)  # whatever an image's EXIF says
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +125,19 @@ class Plan:
         return text
 
 
+def item_condition(text: str) -> Expression:
+    """A condition on items; UsageError names the field that none can have."""
+    return expression(text, ITEM_FIELDS, FREE_FIELDS)
+
+
 def plan(criteria: Criteria, now: float, *, shards: int = 1, scan: bool = False) -> Plan:
     """The index that answers with the fewest reads; UsageError where only a scan would and none was asked for."""
     tested = criteria.tested_fields()
+    if criteria.format and criteria.image_format not in MIME_TYPES:
+        raise UsageError(
+            f"--format: the pipeline makes nothing of {criteria.format}.",
+            f"There is: {', '.join(MIME_TYPES)}. Of what another program wrote: --where \"format == 'NAME'\"",
+        )
     if scan:
         return Plan(None, filtered_by=tested)
     if criteria.status is Status.DELETED:
