@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from image_processor import jpeg, webp
-from image_processor.admission import MAX_SCANS, bytes_per_pixel, memory_needed
+from image_processor.admission import MAX_SCANS, bytes_per_pixel, memory_needed, webp_bytes_per_pixel
 from image_processor.decoders import open_image
 from image_processor.rendering import render
 from image_processor.settings import MEBIBYTE, ImageSettings
@@ -236,7 +236,7 @@ def test_the_estimate_holds(name: str, extra: tuple[int, ...], tmp_path: Path) -
     if image_format == "WEBP":
         canvas = webp.read_header(data)
         assert canvas is not None
-        per_pixel = canvas.bytes_per_pixel(settings.largest)
+        per_pixel = webp_bytes_per_pixel(canvas, settings.largest)
     else:
         per_pixel = bytes_per_pixel(open_image(data, image_format), data, image_format, settings.largest)
     estimate = memory_needed((4000, 4000), per_pixel, data, settings) / MEBIBYTE

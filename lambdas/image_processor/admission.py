@@ -37,7 +37,7 @@ def admit_bytes(data: bytes, image_format: str, settings: ImageSettings) -> None
     if image_format == "WEBP" and (canvas := webp.read_header(data)) is not None:
         size = canvas.width, canvas.height
         _admit_pixels(size, image_format, settings)
-        _admit_memory(size, canvas.bytes_per_pixel(settings.largest), data, settings)
+        _admit_memory(size, webp_bytes_per_pixel(canvas, settings.largest), data, settings)
     if image_format == "JPEG":
         header = jpeg.read_header(data)
         one_scan = header is not None and not header.whole_image_buffered
@@ -91,6 +91,19 @@ def _jpeg_bytes_per_pixel(size: tuple[int, int], header: jpeg.Header | None, lar
     if header is None:  # the decoder forgives more than we do: assume the worst
         return pixels + 4 * _COEFFICIENT
     return pixels + header.whole_image_buffered * header.samples_per_pixel * _COEFFICIENT
+
+
+def webp_bytes_per_pixel(header: webp.Header, largest: int) -> float:
+    """Peak bytes per stored pixel that making thumbnails of a WebP up to a box of `largest` takes; measured."""
+    from image_processor import libwebp
+
+    if header.animated or libwebp.library() is None:
+        return 17.0
+    if header.has_alpha:
+        return 13.0
+    side = max(1, min(largest, header.width, header.height))
+    shrunk = webp.shrinks_by((header.width, header.height), (side, side))
+    return 4.5 / shrunk**2 + (4.5 if header.lossless else 0.5)
 
 
 def _admit_pixels(size: tuple[int, int], image_format: str, settings: ImageSettings) -> None:

@@ -1,4 +1,4 @@
-"""The header of a WebP (RFC 9649, sections 2.5 to 2.7), and what decoding one takes."""
+"""The header of a WebP (RFC 9649, sections 2.5 to 2.7), and by how much decoding can shrink one."""
 
 import struct
 from dataclasses import dataclass
@@ -13,18 +13,6 @@ class Header:
     has_alpha: bool
     animated: bool
     lossless: bool
-
-    def bytes_per_pixel(self, largest: int) -> float:
-        """The most memory that a thumbnail in a box of `largest` takes, by pixel of the original; measured."""
-        from image_processor import libwebp
-
-        if self.animated or libwebp.library() is None:
-            return 17.0
-        if self.has_alpha:
-            return 13.0
-        side = max(1, min(largest, self.width, self.height))
-        shrunk = shrinks_by((self.width, self.height), (side, side))
-        return 4.5 / shrunk**2 + (4.5 if self.lossless else 0.5)
 
 
 def read_header(data: bytes) -> Header | None:
