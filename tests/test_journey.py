@@ -97,6 +97,14 @@ def test_the_steps_are_in_order_of_time() -> None:
     assert {step.where for step in steps} == {"s3", "thumbnail", "processor", "writer", "table", "dlq"}
 
 
+@pytest.mark.parametrize(("ago", "told"), [(timedelta(days=2), True), (-timedelta(seconds=2), False)])
+def test_an_earlier_history_than_the_log_lines_that_were_read_is_told(ago: timedelta, told: bool) -> None:
+    created = UPLOADED - ago
+    item = {**ITEM, "status": "DELETED", "createdAt": created.isoformat()}
+    found = replace(NOTHING, item=item, since=UPLOADED - timedelta(minutes=1))
+    assert journey(found, UPLOADED.timestamp()).earlier == (created if told else None)
+
+
 def test_the_log_tells_the_reason_that_a_message_does_not() -> None:
     silent = replace(LETTER, code=None, class_=FailureClass.TRANSIENT, message="?")
     assert reasons.unexplained(silent)

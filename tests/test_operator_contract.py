@@ -96,8 +96,25 @@ def test_the_names_are_kept(world: Deployed) -> None:
     assert names(world, "dlq", "archive", "--keep") == ["action", *LETTER]
     assert names(world, "dlq", "purge", "--dry-run") == ["action", *LETTER]
     assert names(world, "logs") == EVENT
-    assert names(world, "trace", "a.jpg") == ["imageId", "bucket", "key", "outcome", "gap", "hint", "steps", "unseen"]
+    assert names(world, "trace", "a.jpg") == [
+        "imageId",
+        "bucket",
+        "key",
+        "outcome",
+        "gap",
+        "hint",
+        "steps",
+        "unseen",
+        "earlier",
+    ]
     assert list(world.json("trace", "a.jpg")["steps"][0]) == ["time", "where", "what", "detail"]
+
+
+def test_a_trace_shows_the_way_to_the_history_before_a_deletion(world: Deployed) -> None:
+    world.put_item("b c.jpg", status="DELETED", asOf=world.now.isoformat(), createdAt="2026-10-18T01:00:00.000Z")
+    code, _, err = world.run("trace", "b c.jpg")
+    assert (code, "imgpipe trace 'b c.jpg' --since 2026-10-18T00:00:00" in err) == (0, True)
+    assert "earlier history" not in world.run("trace", "b c.jpg", "--since", "2026-10-18T00:00:00")[2]
 
 
 def test_what_doctor_prints_has_the_same_names_whatever_it_finds(world: Deployed) -> None:

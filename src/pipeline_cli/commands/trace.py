@@ -1,3 +1,6 @@
+import shlex
+from datetime import timedelta
+
 import typer
 
 from pipeline_cli.cli import App
@@ -64,6 +67,13 @@ def trace(
         head = Text.assemble(escape(made.key or ""), "  ", outcome, (f"  {made.image_id}", "dim"))
         context.out.console.print(head)
     context.out.rows(made.steps, COLUMNS)
+    if made.earlier is not None:
+        # The item was made after the upload: a while before, so that the whole of it is in.
+        start = (made.earlier - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%S")
+        context.note(
+            f"It has an earlier history, since {made.earlier:%Y-%m-%d %H:%M} UTC: "
+            f"imgpipe trace {shlex.quote(image)} --since {start}"
+        )
     for place in made.unseen:
         context.note(f"Could not look at the {place}")
     if made.gap:

@@ -61,6 +61,7 @@ class Found:
     letters: tuple[DeadLetter, ...]
     events: tuple[LogEvent, ...]
     unseen: tuple[str, ...] = ()
+    since: datetime | None = None  # from when log lines were read
 
     @property
     def known(self) -> bool:
@@ -69,7 +70,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """The timeline of an image. `gap` says what is amiss or still to come, `hint` what to do about it."""
+    """The timeline of an image. `gap` says what is amiss or still to come, `hint` what to do about it.
+
+    `earlier` is when the image was first heard of, where that is before the log lines that were read.
+    """
 
     image_id: str
     bucket: str | None
@@ -79,6 +83,7 @@ class Journey:
     hint: str | None
     steps: tuple[Step, ...]
     unseen: tuple[str, ...]
+    earlier: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,7 @@ def find(
             unseen,
         ),
         tuple(unseen),
+        start,
     )
 
 
@@ -147,7 +153,16 @@ def journey(found: Found, now: float) -> Journey:
     """The timeline and the verdict of what was found."""
     outcome, gap, hint = _verdict(found, datetime.fromtimestamp(now, UTC))
     steps = tuple(sorted(_steps(found), key=lambda step: step.time))
-    return Journey(found.image_id, found.bucket, found.key, outcome, gap, hint, steps, found.unseen)
+    return Journey(found.image_id, found.bucket, found.key, outcome, gap, hint, steps, found.unseen, _earlier(found))
+
+
+def _earlier(found: Found) -> datetime | None:
+    """An item keeps when it was first made, through overwrites and deletions."""
+    heard = [letter.failed_at for letter in found.letters]
+    if found.item is not None and (created := _time(found.item.get("createdAt"))) is not None:
+        heard.append(created)
+    first = min(heard, default=None)
+    return first if first is not None and found.since is not None and first < found.since else None
 
 
 def _verdict(found: Found, now: datetime) -> tuple[Outcome, str | None, str | None]:
