@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from local_pipeline import IMGPIPE, PATIENCE, LocalPipeline, eventually
 
+import failures
 from pipeline_cli.errors import ExitCode
 from upload_files import jpeg
 
@@ -60,6 +61,25 @@ def test_what_a_missing_bucket_killed_is_redriven_and_completes(stopped_pipeline
     said = pipeline.run("doctor", check=False)
     assert said.returncode == ExitCode.UNHEALTHY
     assert "the bucket tells nobody of uploads" in said.stderr
+
+
+def test_sqs_moves_the_writers_letters_back_by_itself(pipeline: LocalPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "BUCKET", pipeline.outputs["upload_bucket_name"])
+    keys = [f"native/{number}.jpg" for number in range(12)]
+    sqs, url = pipeline.clients.sqs, pipeline.outputs["dlq_url"]
+    for key in keys:
+        sqs.send_message(QueueUrl=url, MessageBody=failures.writer_failure(key))
+    # Without a target SQS does not know where messages belong that were sent to a dead-letter queue.
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sqs.start_message_move_task(SourceArn=arn)
+    (task,) = sqs.list_message_move_tasks(SourceArn=arn)["Results"]
+    assert (task["Status"], task["FailureReason"]) == ("FAILED", "CouldNotDetermineMessageSource")
+
+    refused = pipeline.run("dlq", "redrive", "--native", "--yes", "--key", "native/*", check=False)
+    assert refused.returncode == ExitCode.USAGE
+    assert pipeline.json("dlq", "redrive", "--native", "--yes", "--rate", "50")["taskHandle"]
+    eventually(lambda: len(pipeline.items("native/")) == len(keys), "an item for each")
+    assert pipeline.json("dlq", "list", "--key", "native/*") == []
 
 
 def test_a_probe_goes_through_and_leaves_nothing(pipeline: LocalPipeline) -> None:

@@ -61,7 +61,7 @@ def redrive(
     timeout: str = typer.Option("5m", metavar="TIME", help="How long --wait waits."),
     rate: float = typer.Option(None, metavar="N", min=0.1, help="At most so many a second."),
     native: bool = typer.Option(
-        False, "--native", help="Let SQS move all of the writer's messages itself (no copy, no refusal; not local)."
+        False, "--native", help="Let SQS move all of the writer's messages itself (no copy, no refusal)."
     ),
     archive: Path = typer.Option(None, metavar="FILE", help="Where the safety copy goes. [default: imgpipe's own]"),
 ) -> None:
@@ -148,7 +148,9 @@ def _native(context: Context, selection: Selection, *, yes: bool, rate: float | 
     context.confirm("Let SQS move every message of the metadata dead-letter queue back?", yes=yes)
     context.announce("Redriving")
     deployment = context.deployment
-    handle = redriving.native_move(context.clients.sqs, deployment.metadata_dlq_url, rate)
+    handle = redriving.native_move(
+        context.clients.sqs, deployment.metadata_dlq_url, deployment.metadata_queue_url, rate
+    )
     context.note("SQS moves them by itself from now on.")
     context.out.record({"taskHandle": handle})
 

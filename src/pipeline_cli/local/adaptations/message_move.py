@@ -46,22 +46,27 @@ def start_task(request: dict[str, Any], _url: str) -> dict[str, Any]:
             message = "Source queue must be configured as a Dead Letter Queue."
             raise sqs._Err("InvalidParameterValue", message)
         now = time.time()
-        moved = [message for message in source["messages"] if message["visible_at"] <= now]
-        for message in moved:
-            came_from = message["sys"].get("DeadLetterQueueSourceArn") or origins[0]["attributes"]["QueueArn"]
+        waiting = [message for message in source["messages"] if message["visible_at"] <= now]
+        moved = 0
+        for message in waiting:
+            came_from = message["sys"].get("DeadLetterQueueSourceArn")
+            if destination is None and came_from is None:
+                break  # as AWS: of a message that was sent to the queue itself nobody knows where it belongs
             target = sqs._queue_by_arn(destination or came_from)
             if target is None:
                 raise sqs._Err("ResourceNotFoundException", "The destination queue doesn't exist.")
             sent = {"MessageBody": message["body"], "MessageAttributes": message["message_attributes"]}
             sqs._act_send_message(sent, sqs._queue_url(target["name"]))
             source["messages"].remove(message)
+            moved += 1
     task = {
         "TaskHandle": base64.b64encode(json.dumps({"taskId": str(uuid.uuid4()), "sourceArn": arn}).encode()).decode(),
-        "Status": "COMPLETED",
+        "Status": "COMPLETED" if moved == len(waiting) else "FAILED",
+        **({} if moved == len(waiting) else {"FailureReason": "CouldNotDetermineMessageSource"}),
         "SourceArn": arn,
         **({"DestinationArn": destination} if destination else {}),
-        "ApproximateNumberOfMessagesMoved": len(moved),
-        "ApproximateNumberOfMessagesToMove": len(moved),
+        "ApproximateNumberOfMessagesMoved": moved,
+        "ApproximateNumberOfMessagesToMove": len(waiting),
         "StartedTimestamp": int(now * 1000),
     }
     if rate := request.get("MaxNumberOfMessagesPerSecond"):

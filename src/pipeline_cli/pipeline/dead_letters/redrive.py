@@ -242,12 +242,17 @@ def _fingerprint(letter: DeadLetter) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def native_move(sqs: "SQSClient", dlq_url: str, rate: float | None) -> str:
-    """Starts SQS's own move of a whole dead-letter queue to its source; returns the task's handle.
+def native_move(sqs: "SQSClient", dlq_url: str, queue_url: str, rate: float | None) -> str:
+    """Starts SQS's own move of a whole dead-letter queue to `queue_url`; returns the task's handle.
 
-    SQS moves at most 500 messages a second, and not from a queue that gets failed asynchronous invokes.
+    SQS moves at most 500 messages a second, and not from a queue that gets failed asynchronous invokes. The target is
+    named: db_writer sends its failure entries to the queue itself, and SQS knows no source of such messages.
     """
-    arn = sqs.get_queue_attributes(QueueUrl=dlq_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    if rate is None:
-        return sqs.start_message_move_task(SourceArn=arn)["TaskHandle"]
-    return sqs.start_message_move_task(SourceArn=arn, MaxNumberOfMessagesPerSecond=max(1, round(rate)))["TaskHandle"]
+    request: Any = {"SourceArn": _arn(sqs, dlq_url), "DestinationArn": _arn(sqs, queue_url)}
+    if rate is not None:
+        request["MaxNumberOfMessagesPerSecond"] = max(1, round(rate))
+    return sqs.start_message_move_task(**request)["TaskHandle"]
+
+
+def _arn(sqs: "SQSClient", url: str) -> str:
+    return sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
