@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -249,8 +250,10 @@ def test_ctrl_c_says_what_was_sent_and_the_rest_is_sent_later(world: World, tmp_
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "Run the same command again" in said
+    stored = re.search(r"Interrupted: (\d+) files are stored", said)
     manifest = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
-    assert manifest
+    assert stored is not None
+    assert int(stored[1]) == len(manifest) > 0
     assert {line["key"] for line in manifest} <= set(world.objects)
     world.slow = 0.0
     assert run("upload", str(tmp_path / "photos")).code == 0

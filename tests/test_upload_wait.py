@@ -12,7 +12,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from pipeline_cli.pipeline.outcomes import Outcome, Waiter
 from pipeline_cli.pipeline.uploading.lambda_capacity import Forecast
+from pipeline_cli.pipeline.uploading.records import Action, Upload
 from pipeline_contract.events import Source
 from pipeline_contract.failures import FailureCode, Stage
 from pipeline_contract.identity import image_id
@@ -235,6 +237,81 @@ def test_versions_tell_uploads_of_the_same_bytes_apart(pipeline: Pipeline, tmp_p
     code, summary, said = upload_while(play, str(folder), "--overwrite")
     assert code == 0, said
     assert summary["outcomes"] == {"COMPLETED": 1}
+
+
+def test_refused_and_failed_files_are_both_said_with_the_way_on(pipeline: Pipeline, tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", "bad.jpg")
+    (folder / "text.jpg").write_text("no image")
+
+    def play() -> None:
+        pipeline.item("bad.jpg", "FAILED", errorCode="CORRUPT", error="broken")
+
+    code, _, said = upload_while(play, str(folder), "--timeout", "30")
+    assert code == 1
+    assert "1 of 2 files were not uploaded. The pipeline failed on 1 images." in said
+    assert "imgpipe dlq list" in said
+    assert "--no-preflight" in said
+
+
+class Table:
+    """Images that come through one by one, by a clock that only sleeping moves."""
+
+    def __init__(self, per_second: float) -> None:
+        self.per_second, self.time, self.requests = per_second, 0.0, 0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+    def batch_get_item(self, RequestItems: Any) -> dict[str, Any]:  # noqa: N803  # boto3's name
+        self.requests += 1
+        ready = int(self.time * self.per_second)
+        keys = [key["imageId"]["S"] for key in RequestItems["table"]["Keys"]]
+        return {
+            "Responses": {
+                "table": [
+                    {"imageId": {"S": key}, "status": {"S": "COMPLETED"}, "eTag": {"S": "e"}}
+                    for key in keys
+                    if int(key) < ready
+                ]
+            }
+        }
+
+
+def waiter(table: Table, sleep: Callable[[float], None]) -> Waiter:
+    return Waiter(table, "table", None, BUCKET, list, now=table.now, sleep=sleep)  # type: ignore[arg-type]
+
+
+def sent(count: int) -> list[Upload]:
+    return [
+        Upload(f"{n}.jpg", f"{n}.jpg", Action.UPLOAD, str(n), content_type="image/jpeg", e_tag="e")
+        for n in range(count)
+    ]
+
+
+def test_thousands_are_asked_for_rarely_and_the_end_is_seen_soon() -> None:
+    table = Table(per_second=40)
+    done = list(waiter(table, table.sleep).run(sent(3000), timeout=600))
+    assert {upload.outcome for upload in done} == {Outcome.COMPLETED}
+    assert table.time < 3000 / 40 + 0.5
+    assert table.requests < 300  # thirty would do if one knew when; every 0.2 s all that are left: thousands
+
+
+def test_an_interrupted_wait_tells_of_all_that_was_sent() -> None:
+    table = Table(per_second=40)
+
+    def interrupted(seconds: float) -> None:
+        table.sleep(seconds)
+        if table.time > 2:
+            raise KeyboardInterrupt
+
+    told: list[Upload] = []
+    with pytest.raises(KeyboardInterrupt):
+        told.extend(waiter(table, interrupted).run(sent(300), timeout=600))
+    assert sorted(int(upload.image_id or "") for upload in told) == list(range(300))
+    assert {upload.outcome for upload in told} == {Outcome.COMPLETED, Outcome.IN_FLIGHT}
 
 
 def test_nothing_moves_and_nothing_is_said_with_quiet(pipeline: Pipeline, tmp_path: Path) -> None:

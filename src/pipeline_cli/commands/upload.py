@@ -95,7 +95,6 @@ def upload(
     waiter = _waiter(context, bucket) if wait and not dry_run else None
     tally = Tally()
     started = time.monotonic()
-    interrupted = False
     with ExitStack() as stack:
         written = stack.enter_context(manifest.open("w", encoding="utf-8", buffering=1)) if manifest else None
         display = stack.enter_context(progress(context, sending.meter, _counter(selection)))
@@ -105,12 +104,11 @@ def upload(
         if written is not None:
             results = _written(results, written)
         try:
-            _show(context, results, everything=dry_run)
+            _show(context, _until_interrupted(results, tally), everything=dry_run)
         except KeyboardInterrupt:
-            interrupted = True
+            tally.interrupted = True
     summary = tally.summary(
         dry_run=dry_run,
-        interrupted=interrupted,
         latencies=waiter.latencies if waiter else None,
         left_out=selection.left_out,
     )
@@ -166,6 +164,14 @@ def _waiter(context: Context, bucket: str) -> "Waiter":
         now=context.now,
         sleep=context.sleep,
     )
+
+
+def _until_interrupted(results: "Iterator[Upload]", tally: "Tally") -> "Iterator[Upload]":
+    """Ends where Ctrl-C stops the work, so that what was done before is shown."""
+    try:
+        yield from results
+    except KeyboardInterrupt:
+        tally.interrupted = True
 
 
 def _counted(results: "Iterator[Upload]", tally: "Tally", display: "Progress", started: float) -> "Iterator[Upload]":

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline_cli.pipeline.uploading.records import Action, Upload
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 BATCH = 100  # keys that BatchGetItem takes
+ROUND = 1000  # items asked for in vain before the others' turn comes
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds between two looks at the table
 # While images come through, the next look waits for a tenth of the time that the rest will take: of 5,000 images few
 # are asked for in vain, and the end is still seen within a fraction of a second.
@@ -126,8 +128,20 @@ class Waiter:
         """Yields each upload with its outcome, as they come; `timeout` seconds after the last, the rest IN_FLIGHT.
 
         What was not sent or is ignored comes at once. `on_waiting` is told how many are left when all are sent.
+        After a KeyboardInterrupt what was sent is told of too, before it is raised again.
         """
         pending: deque[Upload] = deque()
+        try:
+            yield from self._run(pending, uploads, timeout, on_waiting)
+        except KeyboardInterrupt:
+            yield from _in_flight(pending)
+            raise
+        yield from _in_flight(pending)
+
+    def _run(
+        self, pending: deque[Upload], uploads: Iterable[Upload], timeout: float, on_waiting: Callable[[int], None]
+    ) -> Iterator[Upload]:
+        """Leaves in `pending` what has no outcome."""
         for done in uploads:
             if not _was_stored(done):
                 yield done
@@ -141,13 +155,9 @@ class Waiter:
         next_dead_letters = min(deadline, self._now() + FIRST_LOOK_AT_DEAD_LETTERS)
         while pending:
             resolved = 0
-            for _ in range(-(-len(pending) // BATCH)):
-                before = resolved
-                for done in self._batch(pending):
-                    resolved += 1
-                    yield done
-                if resolved == before:
-                    break  # the rest was sent later still; its turn comes after the pause
+            for done in self._look(pending):
+                resolved += 1
+                yield done
             if pending and self._now() >= next_dead_letters:
                 for done in self._buried(pending):
                     resolved += 1
@@ -164,22 +174,35 @@ class Waiter:
                     pause = min(LONGEST_PAUSE, pause * 1.5)
                 looked = now
                 self._sleep(min(pause, max(0.0, deadline - self._now())))
-        while pending:
-            yield replace(
-                pending.popleft(), outcome=Outcome.IN_FLIGHT, reason="the pipeline has not finished with it yet"
-            )
 
-    def _batch(self, pending: deque[Upload]) -> Iterator[Upload]:
-        """Looks at the oldest; those without an outcome go to the end."""
-        batch = [pending.popleft() for _ in range(min(BATCH, len(pending)))]
-        items = self._items([done.image_id or "" for done in batch])
-        for done in batch:
-            item = items.get(done.image_id or "")
-            resolved = self._by_item(done, item) if item else None
-            if resolved is None:
-                pending.append(done)
+    def _look(self, pending: deque[Upload]) -> Iterator[Upload]:
+        """Looks at the oldest first, as far as outcomes are found: what was sent later has none before them.
+
+        Where the first ROUND have none they go to the end, so that some that never get one do not hide the others.
+        """
+        left: list[Upload] = []
+        resolved = 0
+        try:
+            while pending:
+                before = resolved
+                batch = list(islice(pending, BATCH))
+                items = self._items([done.image_id or "" for done in batch])
+                for done in batch:
+                    item = items.get(done.image_id or "")
+                    outcome = self._by_item(done, item) if item else None
+                    pending.popleft()
+                    if outcome is None:
+                        left.append(done)
+                    else:
+                        resolved += 1
+                        yield outcome
+                if resolved == before and (resolved or len(left) >= ROUND):
+                    break
+        finally:
+            if resolved:
+                pending.extendleft(reversed(left))
             else:
-                yield resolved
+                pending.extend(left)
 
     def _items(self, image_ids: list[str]) -> dict[str, dict[str, str]]:
         names = {f"#{index}": name for index, name in enumerate(_ATTRIBUTES)}
@@ -251,6 +274,11 @@ class Waiter:
             pending.remove(done)
             del waiting[dead.image_id]
             yield replace(done, outcome=Outcome.DEAD_LETTERED, code=dead.code, reason=dead.reason)
+
+
+def _in_flight(pending: deque[Upload]) -> Iterator[Upload]:
+    while pending:
+        yield replace(pending.popleft(), outcome=Outcome.IN_FLIGHT, reason="the pipeline has not finished with it yet")
 
 
 def _was_stored(done: Upload) -> bool:

@@ -99,9 +99,8 @@ class Summary:
         """For people: what is stored for certain, and what is not known."""
         stored = self.uploaded + self.replaced + self.unchanged
         said = f"Interrupted: {stored:,} files are stored; what was under way or not begun is not."
-        unknown = stored - sum(self.outcomes.values())
-        if waited and unknown > 0:
-            said += f" What becomes of {unknown:,} of them was not waited for: imgpipe status."
+        if waited and self.in_flight:
+            said += f" What becomes of {self.in_flight:,} of them was not waited for, see: imgpipe status."
         return said
 
     def outcome_sentence(self) -> str:
@@ -124,6 +123,7 @@ class Tally:
     def __init__(self) -> None:
         self.actions: Counter[Action] = Counter()
         self.outcomes: Counter[Outcome] = Counter()
+        self.interrupted = False
         self.not_images = 0
         self.bytes_sent = 0
         self.seconds = 0.0  # until the last file was sent
@@ -153,13 +153,12 @@ class Tally:
         self,
         *,
         dry_run: bool = False,
-        interrupted: bool = False,
         latencies: Latencies | None = None,
         left_out: LeftOut | None = None,
     ) -> Summary:
         return Summary(
             dry_run=dry_run,
-            interrupted=interrupted,
+            interrupted=self.interrupted,
             files=self.files,
             uploaded=self.actions[Action.UPLOAD],
             replaced=self.actions[Action.REPLACE],
