@@ -1,6 +1,7 @@
 """What every test stands on: no AWS account, no configuration of the machine's user, no clock that decides."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import HealthCheck, settings
 # A busy machine makes examples slow; that says nothing about the code.
 settings.register_profile("imgpipe", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("imgpipe")
+
+# Run in the background of a script, this and what it starts would ignore Ctrl-C, which tests send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
