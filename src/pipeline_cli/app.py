@@ -13,7 +13,7 @@ from pipeline_cli import __version__
 from pipeline_cli.cli import App, Group
 from pipeline_cli.context import Context
 from pipeline_cli.deployment import forget_cached
-from pipeline_cli.errors import ExitCode, ImgpipeError, from_aws
+from pipeline_cli.errors import ConfigurationError, ExitCode, ImgpipeError, from_aws
 from pipeline_cli.output import Format, escape, to_json
 
 # What --help says of each, in its order: feed, look, repair, set up. It is written down here so that --help need not
@@ -99,7 +99,13 @@ def run(args: Sequence[str], context: Context | None = None) -> int:
     except Exception as error:  # noqa: BLE001  # the boundary: nothing gets past it
         known = from_aws(error)
         if known is not None:
-            if known.exit_code is ExitCode.CONFIGURATION:
+            if known.code == "NETWORK" and context.endpoint_url:
+                known = ConfigurationError(
+                    f"The local pipeline does not answer at {context.endpoint_url}: it was stopped, or is stopping.",
+                    "Start it: imgpipe local up --detach",
+                    code="LOCAL_DOWN",
+                )
+            elif known.exit_code is ExitCode.CONFIGURATION:
                 forget_cached(context.environ)  # what SSM said may be of a deployment that is gone
             return _report(context, known.code, known.message, known.hint, known.exit_code)
         return _bug(context, error)

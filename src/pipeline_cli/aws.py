@@ -103,7 +103,8 @@ class Clients:
         from botocore.config import Config
 
         return Config(
-            retries={"mode": "standard", "max_attempts": 5},
+            # An emulator that does not answer was stopped: waiting for it would only hide that.
+            retries={"mode": "standard", "max_attempts": 3 if self.endpoint_url else 5},
             max_pool_connections=50,
             user_agent_extra=f"imgpipe/{__version__}",
             proxies={} if self.endpoint_url else None,  # the emulator is on this machine

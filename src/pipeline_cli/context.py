@@ -81,6 +81,12 @@ class Context:
         return find(self.options.deployment, environ=self.environ, directory=Path.cwd(), parameters=self.parameters)
 
     @property
+    def endpoint_url(self) -> str | None:
+        """The emulator's, once a command has found that it talks to one."""
+        found: Deployment | None = self.__dict__.get("deployment")
+        return None if found is None else found.endpoint_url
+
+    @property
     def parameters(self) -> Parameters:
         """What deployments have written about themselves in the account of --profile and --region."""
         scope = (self.options.profile, self.options.region, *map(self.environ.get, _ACCOUNT_VARIABLES))

@@ -85,6 +85,15 @@ def test_a_second_up_is_refused_and_changes_nothing(up: LocalPipeline) -> None:
     assert up.json("local", "status")["running"] is True
 
 
+def test_a_tail_ends_with_the_pipeline_and_says_so(up: LocalPipeline) -> None:
+    tail = subprocess.Popen(
+        [IMGPIPE, "logs", "--follow", "--output", "jsonl"], env=up.environ, stderr=subprocess.PIPE, text=True
+    )
+    up.run("local", "down")
+    _, err = tail.communicate(timeout=PATIENCE)
+    assert (tail.returncode, json.loads(err.splitlines()[-1])["error"]["code"]) == (3, "LOCAL_DOWN"), err
+
+
 def test_two_homes_cannot_share_a_data_folder(up: LocalPipeline, tmp_path: Path) -> None:
     other = LocalPipeline(tmp_path / "other")
     refused = other.run("local", "up", "--detach", "--port", 0, "--data", up.folder / "data", check=False)
