@@ -4,6 +4,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 START = 1_790_000_000.0  # seconds since 1970
 
 
@@ -51,6 +53,8 @@ class LogService:
     cuts: bool = False
     groups: tuple[str, ...] = ("/aws/lambda/p", "/aws/lambda/w")
     calls: int = 0
+    throttles: float = 0.0  # how many of the calls are refused
+    repeats: bool = False  # a page begins with the last event of the page before
     chance: random.Random = field(default_factory=lambda: random.Random(7))
 
     class exceptions:  # noqa: N801  # botocore's name
@@ -61,6 +65,8 @@ class LogService:
             raise NoSuchGroupError
         self.calls += 1
         self.clock.time += 0.02
+        if self.chance.random() < self.throttles:
+            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, "FilterLogEvents")
         token = request.get("nextToken")
         if token is None:
             found, offset = self._found(request), 0
@@ -70,7 +76,7 @@ class LogService:
             return {"events": found[: request["limit"]]}
         # A page may be empty and still have a successor.
         count = self.chance.choice((0, 1, self.page))
-        answer: dict[str, Any] = {"events": found[offset : offset + count]}
+        answer: dict[str, Any] = {"events": found[max(0, offset - self.repeats) : offset + count]}
         if offset + count < len(found):
             answer["nextToken"] = (found, offset + count)
         return answer

@@ -2,9 +2,11 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +69,51 @@ def test_a_tail_yields_every_event_exactly_once(made: list[Line], cuts: bool) ->
     )
     assert said(events) == expected(made)
     assert tally.events == len(made)
+
+
+@given(lines(), st.sampled_from((0.1, 0.3)), st.booleans())
+def test_a_tail_that_is_throttled_in_the_middle_of_its_pages_misses_nothing(
+    made: list[Line], throttles: float, until: bool
+) -> None:
+    clock, tally = Clock(), Tally()
+    # Throttles delay looks: of what is very late nothing is promised then.
+    made = [replace(line, readable=min(line.readable, line.at + 60), event_id=f"{n}") for n, line in enumerate(made)]
+    service = LogService(clock, made, page=3, throttles=throttles, repeats=True)
+    end = {"until": START + 1000} if until else {"until_idle": 400}
+    events = list(follow(service, GROUPS, since=START, now=clock.now, sleep=clock.sleep, tally=tally, **end))
+    assert said(events) == expected(made)
+
+
+def test_a_throttle_is_waited_out_and_any_other_refusal_is_an_error() -> None:
+    clock, tally = Clock(), Tally()
+    service = LogService(clock, [Line(30, 30)], throttles=1.0)
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        service.throttles = 0.0 if clock.time > START + 60 else 1.0
+
+    tail = follow(service, GROUPS, since=START, now=clock.now, sleep=sleep, until_idle=5, tally=tally)
+    assert len(list(tail)) == 1
+    assert tally.throttled > 50
+
+    def denied(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "FilterLogEvents")
+
+    service.filter_log_events = denied
+    with pytest.raises(ClientError):
+        list(follow(service, GROUPS, since=START, now=clock.now, sleep=clock.sleep, until_idle=5))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_equal_events_of_one_millisecond_are_as_many_as_they_were(named: bool) -> None:
+    clock = Clock()
+    made = [Line(1, readable=n % 3 * 20, event_id=f"{n}" if named else None) for n in range(50)]
+    if not named:
+        made = [replace(line, readable=0) for line in made]  # without ids, equal lines are told apart by their order
+    events = list(
+        follow(LogService(clock, made), GROUPS, since=START, now=clock.now, sleep=clock.sleep, until_idle=100)
+    )
+    assert said(events) == expected(made)
 
 
 @given(lines(), st.integers(0, 600))

@@ -26,6 +26,7 @@ POLL_EVERY = 1.0  # seconds; FilterLogEvents allows 5 to 10 calls a second and a
 OVERLAP = 30.0  # seconds asked for again at least
 RETAIN = 900.0  # seconds for which ids are remembered, and the widest overlap
 SWEEP_EVERY = 60.0  # seconds between looks at everything remembered
+_THROTTLES = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "LimitExceededException"})
 PAGE = 10_000  # FilterLogEvents: the most events of an answer
 
 
@@ -60,6 +61,7 @@ class Tally:
     late: int = 0
     swept: int = 0  # found only by the last look
     calls: int = 0
+    throttled: int = 0  # calls that CloudWatch refused after the retries of the SDK, and that were made again
     widest_overlap: float = OVERLAP
     interrupted: bool = False  # by Ctrl-C
 
@@ -157,7 +159,7 @@ def follow(
     def look(*, everything: bool = False) -> Iterator[LogEvent]:
         nonlocal newest
         streams = [
-            _fresh(logs, group, cursor, floor, now(), pattern, tally, everything=everything)
+            _fresh(logs, group, cursor, floor, now(), pattern, tally, sleep, everything=everything)
             for group, cursor in cursors.items()
         ]
         # The first look may be a long history and streams through; the others are small, and sorted for sure.
@@ -201,6 +203,7 @@ def _fresh(
     present: float,
     pattern: str,
     tally: Tally,
+    sleep: Callable[[float], None],
     *,
     everything: bool,
 ) -> Iterator[LogEvent]:
@@ -209,7 +212,7 @@ def _fresh(
     newest = min(cursor.newest, int(present * 1000))
     start = max(floor, newest - int((RETAIN if everything else cursor.overlap) * 1000))
     lateness = 0.0
-    for event in _read(logs, group, start, None, pattern, tally):
+    for event in _read(logs, group, start, None, pattern, tally, sleep):
         if event.event_id in cursor.seen:
             continue
         at = _millis(event.time)
@@ -227,13 +230,21 @@ def _fresh(
 
 
 def _read(
-    logs: "CloudWatchLogsClient", group: Group, start: int, end: int | None, pattern: str, tally: Tally
+    logs: "CloudWatchLogsClient",
+    group: Group,
+    start: int,
+    end: int | None,
+    pattern: str,
+    tally: Tally,
+    sleep: Callable[[float], None] | None = None,
 ) -> Iterator[LogEvent]:
     """Every event of a group from `start` on, through all pages; milliseconds since 1970.
 
     An empty page may have a successor. A full page that names none is a server that cuts its answer (an emulator):
-    it is asked again from the last event on.
+    it is asked again from the last event on. With `sleep`, a page that was throttled is asked for until it comes.
     """
+    from botocore.exceptions import ClientError
+
     request: dict[str, Any] = {"logGroupName": group.log_group, "startTime": max(0, start), "limit": PAGE}
     if end is not None:
         request["endTime"] = end
@@ -246,6 +257,12 @@ def _read(
             answer: Any = logs.filter_log_events(**request)
         except logs.exceptions.ResourceNotFoundException:
             return  # the group appears with the function's first line
+        except ClientError as error:
+            if sleep is None or error.response.get("Error", {}).get("Code") not in _THROTTLES:
+                raise
+            tally.throttled += 1
+            sleep(POLL_EVERY)
+            continue
         tally.calls += 1
         page = sorted(answer.get("events", []), key=lambda raw: raw["timestamp"])
         for raw in page:
