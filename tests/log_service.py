@@ -55,6 +55,8 @@ class LogService:
     calls: int = 0
     throttles: float = 0.0  # how many of the calls are refused
     repeats: bool = False  # a page begins with the last event of the page before
+    interrupted_call: int | None = None  # Ctrl-C comes during this one
+    interrupted_at: float | None = None  # seconds since START
     chance: random.Random = field(default_factory=lambda: random.Random(7))
 
     class exceptions:  # noqa: N801  # botocore's name
@@ -65,6 +67,9 @@ class LogService:
             raise NoSuchGroupError
         self.calls += 1
         self.clock.time += 0.02
+        if self.calls == self.interrupted_call:
+            self.interrupted_at = self.clock.time - START
+            raise KeyboardInterrupt
         if self.chance.random() < self.throttles:
             raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, "FilterLogEvents")
         token = request.get("nextToken")

@@ -79,7 +79,7 @@ def test_a_tail_that_is_throttled_in_the_middle_of_its_pages_misses_nothing(
     # Throttles delay looks: of what is very late nothing is promised then.
     made = [replace(line, readable=min(line.readable, line.at + 60), event_id=f"{n}") for n, line in enumerate(made)]
     service = LogService(clock, made, page=3, throttles=throttles, repeats=True)
-    end = {"until": START + 1000} if until else {"until_idle": 400}
+    end = {"until": START + 1000} if until else {"until_idle": 700}
     events = list(follow(service, GROUPS, since=START, now=clock.now, sleep=clock.sleep, tally=tally, **end))
     assert said(events) == expected(made)
 
@@ -127,6 +127,21 @@ def test_ctrl_c_ends_a_tail_with_a_last_look(made: list[Line], after: int) -> No
     met = said(events)
     assert met == met & expected(made)  # none that is not there, none twice
     assert met >= expected([line for line in made if line.readable <= after])
+
+
+@given(lines(), st.integers(1, 200))
+def test_ctrl_c_during_a_look_loses_nothing_that_it_had_read(made: list[Line], call: int) -> None:
+    clock = Clock()
+    tally = Tally()
+    service = LogService(clock, made, interrupted_call=call)
+    events = list(
+        follow(service, GROUPS, since=START, now=clock.now, sleep=clock.sleep, tally=tally, until=START + 3_000)
+    )
+    met = said(events)
+    assert met == met & expected(made)
+    assert tally.interrupted == (service.interrupted_at is not None)
+    readable = float("inf") if service.interrupted_at is None else service.interrupted_at
+    assert met >= expected([line for line in made if line.readable <= readable])
 
 
 @given(lines())

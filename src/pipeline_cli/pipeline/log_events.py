@@ -154,6 +154,7 @@ def follow(
     tally = tally or Tally()
     floor = int(since * 1000)
     cursors = {group: _Cursor(newest=floor) for group in groups}
+    seen = {group.function: cursor.seen for group, cursor in cursors.items()}
     newest = floor  # of what was yielded
 
     def look(*, everything: bool = False) -> Iterator[LogEvent]:
@@ -172,6 +173,8 @@ def follow(
             tally.late += at < newest
             newest = max(newest, at)
             yield event
+            # Not before: Ctrl-C while a look collects must leave what it collected for the last look.
+            seen[event.function][event.event_id] = at
 
     last_new = swept = now()
     try:
@@ -207,7 +210,7 @@ def _fresh(
     *,
     everything: bool,
 ) -> Iterator[LogEvent]:
-    """What a group has that was not seen before; moves the cursor, fits its overlap, forgets what is too old."""
+    """What a group has that was not yielded before; moves the cursor, fits its overlap, forgets what is too old."""
     # A stream whose clock is ahead must not drag the cursor into the future.
     newest = min(cursor.newest, int(present * 1000))
     start = max(floor, newest - int((RETAIN if everything else cursor.overlap) * 1000))
@@ -216,7 +219,6 @@ def _fresh(
         if event.event_id in cursor.seen:
             continue
         at = _millis(event.time)
-        cursor.seen[event.event_id] = at
         cursor.newest = max(cursor.newest, at)
         if newest > floor:
             lateness = max(lateness, (newest - at) / 1000)
@@ -226,7 +228,8 @@ def _fresh(
     if everything:
         # No later look starts before this, so an id that is forgotten here cannot come again.
         oldest = newest - int(RETAIN * 1000)
-        cursor.seen = {name: at for name, at in cursor.seen.items() if at >= oldest}
+        for name in [name for name, at in cursor.seen.items() if at < oldest]:
+            del cursor.seen[name]
 
 
 def _read(
