@@ -150,9 +150,20 @@ def test_messages_of_a_dead_letter_queue_can_be_moved_back(pipeline: LocalPipeli
     policy = {"deadLetterTargetArn": arn, "maxReceiveCount": 1}
     live = sqs.create_queue(QueueName="live", Attributes={"RedrivePolicy": json.dumps(policy)})["QueueUrl"]
     assert sqs.list_dead_letter_source_queues(QueueUrl=dead)["queueUrls"] == [live]
-    sqs.send_message(QueueUrl=dead, MessageBody="again")
+    sqs.send_message(QueueUrl=live, MessageBody="failed")
+    for _ in range(2):  # the second time it has been received often enough
+        sqs.receive_message(QueueUrl=live, VisibilityTimeout=0)
     sqs.start_message_move_task(SourceArn=arn)
     assert sqs.list_message_move_tasks(SourceArn=arn)["Results"][0]["ApproximateNumberOfMessagesMoved"] == 1
-    assert sqs.receive_message(QueueUrl=live, WaitTimeSeconds=5)["Messages"][0]["Body"] == "again"
+    [message] = sqs.receive_message(QueueUrl=live, WaitTimeSeconds=5)["Messages"]
+    assert message["Body"] == "failed"
+    sqs.delete_message(QueueUrl=live, ReceiptHandle=message["ReceiptHandle"])
+
+    sqs.send_message(QueueUrl=dead, MessageBody="sent there")  # so nobody knows where it belongs, unless it is said
+    sqs.start_message_move_task(SourceArn=arn)
+    task = sqs.list_message_move_tasks(SourceArn=arn)["Results"][0]
+    assert (task["Status"], task["FailureReason"]) == ("FAILED", "CouldNotDetermineMessageSource")
+    sqs.start_message_move_task(SourceArn=arn, DestinationArn=arn.replace("dead", "live"))
+    assert sqs.receive_message(QueueUrl=live, WaitTimeSeconds=5)["Messages"][0]["Body"] == "sent there"
     with pytest.raises(sqs.exceptions.ClientError, match="configured as a Dead Letter Queue"):
         sqs.start_message_move_task(SourceArn=arn.replace("dead", "live"))
