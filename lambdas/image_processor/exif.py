@@ -200,7 +200,8 @@ def _degrees(value: Any, reference: Any, negative: str, limit: int) -> float | N
     parts = [number(part) for part in value] if isinstance(value, tuple | list) else [number(value)]
     if not 1 <= len(parts) <= 3 or any(part is None or part < 0 for part in parts):
         return None
-    degrees: float = sum(part / 60**power for power, part in enumerate(parts) if part is not None)
+    # fsum: the same in every Python, where sum has other last digits since 3.12.
+    degrees = math.fsum(part / 60**power for power, part in enumerate(parts) if part is not None)
     if degrees > limit:
         return None
     return -degrees if (clean(reference) or "").upper().startswith(negative) else degrees
