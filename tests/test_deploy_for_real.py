@@ -7,7 +7,6 @@ import contextlib
 import io
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -31,6 +30,7 @@ from pipeline_cli.pipeline import packaging
 from pipeline_contract.events import Source
 from pipeline_contract.failures import FailureCode, PipelineError
 from pipeline_contract.messages import Error, MetadataMessage, Op, Trace
+from stack_description import described
 
 pytestmark = [pytest.mark.terraform, pytest.mark.emulator, pytest.mark.slow]
 
@@ -310,26 +310,8 @@ def test_plain_http_is_refused_by_every_bucket_and_queue(world: World) -> None:
         assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
-# The local stack has neither roles nor TLS, and its functions hold code alone; the rest must not differ.
-QUEUE_ATTRIBUTES = (
-    "VisibilityTimeout",
-    "MessageRetentionPeriod",
-    "ReceiveMessageWaitTimeSeconds",
-    "DelaySeconds",
-    "MaximumMessageSize",
-    "RedrivePolicy",
-)
-MAPPING_FIELDS = (
-    "BatchSize",
-    "MaximumBatchingWindowInSeconds",
-    "FunctionResponseTypes",
-    "ScalingConfig",
-    "State",
-    "EventSourceArn",
-)
 # Pages of the AWS console; limits that are not set; HEIC, which is there when this machine's Python has it.
 NOT_LOCAL_OUTPUTS = {"dashboard_url", "logs_url", "max_pixels", "max_bytes", "heic"}
-NOT_LOCAL_VARIABLES = {"PROCESSOR_VERSION"}  # of a zip
 
 
 def test_the_local_stack_is_the_same(world: World) -> None:
@@ -346,67 +328,11 @@ def test_the_local_stack_is_the_same(world: World) -> None:
         clients.__dict__["lambda_" if service == "lambda" else service] = client
     twin = create_stack(clients, prefix=prefix, account=account, region="us-east-1")
     assert set(world.outputs) - NOT_LOCAL_OUTPUTS - set(twin) == set(), "outputs that the local stack lacks"
-    applied = described(world, world.outputs, NAME)
-    local = described(world, twin, prefix)
+    applied = described(world.aws, world.outputs, NAME)
+    local = described(world.aws, twin, prefix)
     assert set(applied) == set(local)
     for part, description in applied.items():
         assert local[part] == description, part
-
-
-def described(world: World, outputs: dict[str, str], prefix: str) -> dict[str, Any]:
-    """The parts of a stack as AWS describes them, with the prefix of their names replaced."""
-    s3, sqs, dynamodb, lambda_ = (world.aws[name] for name in ("s3", "sqs", "dynamodb", "lambda"))
-    parts: dict[str, Any] = {}
-    for name in ("metadata_queue_url", "dlq_url", "image_dlq_url"):
-        attributes = sqs.get_queue_attributes(QueueUrl=outputs[name], AttributeNames=["All"])["Attributes"]
-        parts[name] = {key: attributes[key] for key in QUEUE_ATTRIBUTES if key in attributes}
-        if "RedrivePolicy" in parts[name]:
-            parts[name]["RedrivePolicy"] = json.loads(parts[name]["RedrivePolicy"])
-            parts[name]["RedrivePolicy"]["maxReceiveCount"] = int(parts[name]["RedrivePolicy"]["maxReceiveCount"])
-    notification = s3.get_bucket_notification_configuration(Bucket=outputs["upload_bucket_name"])
-    (uploads,) = notification["LambdaFunctionConfigurations"]
-    parts["notification"] = {**uploads, "Events": sorted(uploads["Events"])}
-    for name in ("upload_bucket_name", "thumbnail_bucket_name"):
-        parts[name] = {
-            "versioning": s3.get_bucket_versioning(Bucket=outputs[name]).get("Status"),
-            "public": s3.get_public_access_block(Bucket=outputs[name])["PublicAccessBlockConfiguration"],
-        }
-    (mapping,) = lambda_.list_event_source_mappings(FunctionName=outputs["db_writer_function_name"])[
-        "EventSourceMappings"
-    ]
-    kept = (
-        "BatchSize",
-        "MaximumBatchingWindowInSeconds",
-        "FunctionResponseTypes",
-        "ScalingConfig",
-        "State",
-        "EventSourceArn",
-    )
-    parts["mapping"] = {name: mapping.get(name) for name in kept}
-    table = dynamodb.describe_table(TableName=outputs["dynamodb_table_name"])["Table"]
-    indexes = table["GlobalSecondaryIndexes"]
-    parts["table"] = {
-        "key": table["KeySchema"],
-        "attributes": sorted(table["AttributeDefinitions"], key=lambda one: one["AttributeName"]),
-        "indexes": {index["IndexName"]: [index["KeySchema"], index["Projection"]] for index in indexes},
-        "billing": table["BillingModeSummary"]["BillingMode"],
-        "ttl": dynamodb.describe_time_to_live(TableName=table["TableName"])["TimeToLiveDescription"],
-    }
-    for name in ("image_processor_function_name", "db_writer_function_name"):
-        function = lambda_.get_function_configuration(FunctionName=outputs[name])
-        variables = function["Environment"]["Variables"]
-        parts[name] = {
-            **{key: function[key] for key in ("Runtime", "Handler", "Timeout", "MemorySize")},
-            "variables": {key: value for key, value in variables.items() if key not in NOT_LOCAL_VARIABLES},
-        }
-        groups = world.aws["logs"].describe_log_groups(logGroupNamePrefix=f"/aws/lambda/{outputs[name]}")["logGroups"]
-        parts[f"log group of {name}"] = [group.get("retentionInDays") for group in groups]
-    invoked = lambda_.get_function_event_invoke_config(FunctionName=outputs["image_processor_function_name"])
-    kept = ("MaximumRetryAttempts", "MaximumEventAgeInSeconds", "DestinationConfig")
-    parts["asynchronous calls"] = {name: invoked[name] for name in kept}
-    # `twin` and `image-pipeline-dev` become the same word.
-    plain: dict[str, Any] = json.loads(re.sub(rf"\b{prefix}-", "PREFIX-", json.dumps(parts)))
-    return plain
 
 
 def test_a_protected_table_stops_the_destruction_before_it_begins(world: World) -> None:

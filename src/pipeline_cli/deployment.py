@@ -336,9 +336,9 @@ def _backend_outputs(folder: Path, environ: Mapping[str, str]) -> Any:
     if (cached := _fresh(file, time.time())) is not None:
         return json.loads(cached)
     command = ["terraform", f"-chdir={folder}", "output", "-json", "-no-color"]
-    try:
-        import subprocess  # most runs read no Terraform state
+    import subprocess  # most runs read no Terraform state
 
+    try:
         result = subprocess.run(command, env=dict(environ), capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         raise ConfigurationError(
