@@ -4,6 +4,7 @@ import json
 import math
 import random
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
 from image_processor import exif as module
-from image_processor.exif import MAX_BYTES, bounded, number, orientation, read_exif, seconds
+from image_processor.exif import MAX_BYTES, bounded, fields_of, number, orientation, read_exif, seconds
 from image_processor.rendering import render
 from image_processor.settings import GpsPolicy, ImageSettings
 from image_processor.text import MAX_TEXT, clean
@@ -23,23 +24,16 @@ from pipeline_contract.codec import dumps
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 
 
-class Tags:
-    """What Pillow's Exif is to its reader: a mapping with further directories."""
+def fields_kept(main: Any, photo: Any = None, gps: Any = None, policy: GpsPolicy = GpsPolicy.EXACT) -> dict[str, Any]:
+    """Of an image with these directories; one that is an exception cannot be read."""
 
-    def __init__(self, main: dict[int, Any], photo: Any = None, gps: Any = None) -> None:
-        self._main, self._directories = main, {EXIF_IFD: photo or {}, GPS_IFD: gps or {}}
-
-    def keys(self) -> Any:
-        return self._main.keys()
-
-    def __getitem__(self, tag: int) -> Any:
-        return self._main[tag]
-
-    def get_ifd(self, tag: int) -> Any:
-        found = self._directories[tag]
+    def directory(tag: int) -> Any:
+        found = {EXIF_IFD: photo, GPS_IFD: gps}[tag] or {}
         if isinstance(found, Exception):
             raise found
         return found
+
+    return fields_of(main, directory, policy)
 
 
 def test_a_photographer_s_fields() -> None:
@@ -70,7 +64,7 @@ def test_a_photographer_s_fields() -> None:
         0x010E: "A lake",
         0x0112: 6,
     }
-    assert read_exif(Tags(main, photo), GpsPolicy.EXACT) == {
+    assert fields_kept(main, photo) == {
         "available": True,
         "fields": 7,
         "make": "Canon",
@@ -114,7 +108,7 @@ def test_a_photographer_s_fields() -> None:
     ],
 )
 def test_times(taken: Any, offset: Any, expected: dict[str, Any]) -> None:
-    fields = read_exif(Tags({}, {0x9003: taken, 0x9011: offset}), GpsPolicy.NONE)
+    fields = fields_kept({}, {0x9003: taken, 0x9011: offset})
     assert {name: fields[name] for name in fields if name.startswith("dateTime")} == expected
 
 
@@ -137,10 +131,10 @@ def test_times(taken: Any, offset: Any, expected: dict[str, Any]) -> None:
     ],
 )
 def test_positions(gps: dict[int, Any], expected: dict[str, float] | None) -> None:
-    assert read_exif(Tags({}, {}, gps), GpsPolicy.EXACT).get("gps") == expected
-    coarse = read_exif(Tags({}, {}, gps), GpsPolicy.COARSE).get("gps")
+    assert fields_kept({}, {}, gps).get("gps") == expected
+    coarse = fields_kept({}, {}, gps, GpsPolicy.COARSE).get("gps")
     assert coarse == (expected and {name: round(expected[name], 2) for name in ("lat", "lon")})
-    assert "gps" not in read_exif(Tags({}, {}, gps), GpsPolicy.NONE)
+    assert "gps" not in fields_kept({}, {}, gps, GpsPolicy.NONE)
 
 
 @pytest.mark.parametrize(
@@ -199,15 +193,56 @@ def test_texts(value: Any, expected: str | None) -> None:
 def test_the_whole_is_bounded() -> None:
     """However long each field: as JSON, which writes some characters as twelve, it stays under 8 KB."""
     long = dict.fromkeys((271, 272, 305, 315, 33432, 270), "😀" * 999)
-    fields = read_exif(Tags(long, {0xA434: "\U0001f600" * 999}), GpsPolicy.EXACT)
+    fields = fields_kept(long, {0xA434: "\U0001f600" * 999})
     assert len(dumps(fields)) <= MAX_BYTES < 8192
     assert all(fields[name] for name in ("make", "lensModel", "copyright"))
     assert bounded({"a": "x" * 5000, "b": "y" * 5000})["a"]
 
 
 def test_a_directory_that_cannot_be_read() -> None:
-    fields = read_exif(Tags({0x010F: "Canon"}, ValueError("bad"), RecursionError()), GpsPolicy.EXACT)
+    fields = fields_kept({0x010F: "Canon"}, ValueError("bad"), RecursionError())
     assert fields == {"available": True, "fields": 1, "make": "Canon", "hasGps": False, "damaged": True}
+
+
+def test_a_value_that_cannot_be_read() -> None:
+    class Damaged(dict[int, Any]):
+        def get(self, tag: int, default: Any = None) -> Any:
+            if tag == 0x829A:
+                raise ValueError("bad")
+            return super().get(tag, default)
+
+    fields = fields_kept({0x010F: "Canon"}, Damaged({0x829A: 1, 0x8827: 400}))
+    assert fields == {
+        "available": True,
+        "fields": 1,
+        "make": "Canon",
+        "iso": 400,
+        "hasGps": False,
+        "damaged": True,
+    }
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_as_pillow_reads_directories(image_format: str) -> None:
+    """Read one by one as they are asked for, the values are those of Pillow's whole directories."""
+    buffer = BytesIO()
+    exif = Image.Exif()
+    exif.load(rich_exif())
+    Image.new("RGB", (32, 24), "olive").save(buffer, image_format, exif=exif)
+    with Image.open(buffer) as image:
+        read = image.getexif()
+        found = read_exif(read, GpsPolicy.EXACT)
+        assert found == fields_of(dict(read), read.get_ifd, GpsPolicy.EXACT)
+    assert found["exposureTime"] == "1/250"
+    assert found["gps"]
+
+
+@pytest.mark.skipif(not photographs(), reason="no photographs here")
+@pytest.mark.parametrize("path", photographs(), ids=lambda path: path.name)
+def test_as_pillow_reads_photographs(path: Path) -> None:
+    with Image.open(path) as image:
+        exif = image.getexif()
+        assert read_exif(exif, GpsPolicy.EXACT) == fields_of(dict(exif), exif.get_ifd, GpsPolicy.EXACT)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +267,7 @@ directories = st.dictionaries(st.sampled_from(known) | st.integers(0, 65535), an
 @given(directories, directories, directories, st.sampled_from(GpsPolicy))
 def test_any_tags(main: dict[int, Any], photo: dict[int, Any], gps: dict[int, Any], policy: GpsPolicy) -> None:
     """Whatever is in it: JSON without NaN, small, clean, and never an exception."""
-    fields = read_exif(Tags(main, photo, gps), policy)
+    fields = fields_kept(main, photo, gps, policy)
     assert len(dumps(fields)) <= MAX_BYTES
     for value in fields.values():
         if isinstance(value, str):

@@ -8,7 +8,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from PIL import Image
 
 from image_processor.settings import GpsPolicy
 from image_processor.text import clean
@@ -53,33 +56,71 @@ def orientation(exif: Mapping[int, Any]) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def read_exif(exif: Any, policy: GpsPolicy) -> dict[str, Any]:
-    """The fields of a Pillow `Exif`, ready for JSON and DynamoDB. Never raises; `damaged` says what could not be read.
+def read_exif(exif: Image.Exif, policy: GpsPolicy) -> dict[str, Any]:
+    """The fields of a Pillow `Exif`: see `fields_of`."""
+    return fields_of(exif, lambda tag: _directory(exif, tag), policy)
 
-    `available` is whether there is any EXIF, `fields` how many tags its first directory holds.
+
+def fields_of(
+    main: Mapping[int, Any], directory: Callable[[int], Mapping[int, Any]], policy: GpsPolicy
+) -> dict[str, Any]:
+    """What is kept of the directory `main` and those that `directory` finds by tag, ready for JSON and DynamoDB.
+
+    Never raises; `damaged` says that something asked for could not be read. `available` is whether there is any EXIF,
+    `fields` how many tags its first directory holds.
     """
-    damaged = False
-    directories: list[Mapping[int, Any]] = []
-    for read in (lambda: dict(exif), lambda: exif.get_ifd(_EXIF_IFD), lambda: exif.get_ifd(_GPS_IFD)):
-        try:
-            directories.append(read())
-        except Exception:  # noqa: BLE001  # Pillow's parser raises what it likes on hostile bytes, and no thumbnail may fail for it
-            directories.append({})
-            damaged = True
-    main, photo, gps = directories
-    fields: dict[str, Any] = {"available": bool(main), "fields": len(main)}
+    first = _Values(main)
+    photo, gps = (first.follow(directory, tag) for tag in (_EXIF_IFD, _GPS_IFD))
+    fields: dict[str, Any] = {"available": bool(len(main)), "fields": len(main)}
     for name, tag, reader in _MAIN_FIELDS:
-        _put(fields, name, reader(main.get(tag)))
+        _put(fields, name, reader(first.get(tag)))
     for name, tag, reader in _PHOTO_FIELDS:
         _put(fields, name, reader(photo.get(tag)))
     _put_time(fields, photo)
-    if main or photo or gps:
+    if any(len(values.directory) for values in (first, photo, gps)):
         fields["hasGps"] = bool(gps.get(2)) and bool(gps.get(4))
     if policy is not GpsPolicy.NONE:
         _put(fields, "gps", _position(gps, policy))
-    if damaged:
+    if first.damaged or photo.damaged or gps.damaged:
         fields["damaged"] = True
     return bounded(fields)
+
+
+@dataclass(slots=True)
+class _Values:
+    """The values of a directory; one that cannot be read is none, and `damaged` says so."""
+
+    directory: Mapping[int, Any]
+    damaged: bool = False
+
+    def get(self, tag: int) -> Any:
+        try:
+            value = self.directory.get(tag)
+        except Exception:  # noqa: BLE001  # Pillow's parser raises what it likes on hostile bytes, and no thumbnail may fail for it
+            self.damaged = True
+            return None
+        return value[0] if isinstance(value, tuple) and len(value) == 1 else value
+
+    def follow(self, directory: Callable[[int], Mapping[int, Any]], tag: int) -> "_Values":
+        try:
+            return _Values(directory(tag))
+        except Exception:  # noqa: BLE001  # as above
+            return _Values({}, damaged=True)
+
+
+def _directory(exif: Image.Exif, tag: int) -> Mapping[int, Any]:
+    """As `exif.get_ifd(tag)`, but each value is unpacked when it is asked for: that takes most of the time, and of a
+    camera's tags most are never asked for.
+    """
+    from PIL import TiffImagePlugin  # not loaded where there is no EXIF
+
+    offset = exif.get(tag)
+    if offset is None:
+        return {}
+    exif.fp.seek(offset)
+    directory = TiffImagePlugin.ImageFileDirectory_v2(exif.head, group=tag)
+    directory.load(exif.fp)
+    return directory
 
 
 def number(value: Any) -> float | int | None:
@@ -166,7 +207,7 @@ def _put(fields: dict[str, Any], name: str, value: Any) -> None:
         fields[name] = value
 
 
-def _put_time(fields: dict[str, Any], photo: Mapping[int, Any]) -> None:
+def _put_time(fields: dict[str, Any], photo: _Values) -> None:
     """dateTimeOriginal in ISO 8601. Without an offset it is the camera's local time, and `dateTimeIsLocal` says so."""
     match = _TIME.match(clean(photo.get(0x9003)) or "")
     if match is None or not (match[1] >= "0001" and "01" <= match[2] <= "12" and "01" <= match[3] <= "31"):
@@ -181,7 +222,7 @@ def _put_time(fields: dict[str, Any], photo: Mapping[int, Any]) -> None:
         fields["dateTimeIsLocal"] = True
 
 
-def _position(gps: Mapping[int, Any], policy: GpsPolicy) -> dict[str, float] | None:
+def _position(gps: _Values, policy: GpsPolicy) -> dict[str, float] | None:
     """Degrees, north and east positive; metres above the sea."""
     latitude = _degrees(gps.get(2), gps.get(1), "S", 90)
     longitude = _degrees(gps.get(4), gps.get(3), "W", 180)

@@ -160,6 +160,10 @@ def _decode(image: Image.Image, data: bytes, image_format: str, target: tuple[in
 
             if (shrunk := libwebp.decode(data, target)) is not None:
                 return _Decoded(shrunk)
+        if image_format == "PNG":
+            from image_processor import inflating
+
+            image = inflating.load(image, data)
         image.load()
         filterable = colour.resizable(image)
         return _Decoded(filterable, box, colour.value_range(filterable, bit_depth))

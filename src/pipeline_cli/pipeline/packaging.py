@@ -71,6 +71,8 @@ _UNUSED = (
     "PIL/WalImageFile.py",
     "PIL/features.py",
     "PIL/report.py",
+    "isal/igzip.py",
+    "isal/igzip_threaded.py",
     # Libraries of _imagingft alone.
     "pillow.libs/libbrotli*",
     "pillow.libs/libfreetype*",
