@@ -31,18 +31,13 @@ _SLACK = 0.5
 
 
 def admit_bytes(data: bytes, image_format: str, settings: ImageSettings) -> None:
-    """Before the file is opened: bytes, a WebP's canvas (opening allocates it), a JPEG's scans."""
+    """Before the file is opened: bytes, and a WebP's canvas (opening allocates it)."""
     if len(data) > settings.max_bytes:
         raise PipelineError(FailureCode.BYTE_LIMIT, f"{len(data)} bytes, over {settings.max_bytes}")
     if image_format == "WEBP" and (canvas := webp.read_header(data)) is not None:
         size = canvas.width, canvas.height
         _admit_pixels(size, image_format, settings)
         _admit_memory(size, webp_bytes_per_pixel(canvas, settings.largest), data, settings)
-    if image_format == "JPEG":
-        header = jpeg.read_header(data)
-        one_scan = header is not None and not header.whole_image_buffered
-        if not one_scan and jpeg.count_scans(data, MAX_SCANS) > MAX_SCANS:
-            raise PipelineError(FailureCode.FRAME_LIMIT, f"the JPEG has more than {MAX_SCANS} scans")
 
 
 def admit_image(image: Image.Image, data: bytes, image_format: str, settings: ImageSettings) -> Frames:
@@ -54,6 +49,14 @@ def admit_image(image: Image.Image, data: bytes, image_format: str, settings: Im
     if frames.count > settings.max_frames:
         raise PipelineError(FailureCode.FRAME_LIMIT, f"more than {settings.max_frames} frames or pages")
     return frames
+
+
+def admit_scans(data: bytes) -> None:
+    """Before a JPEG is decoded, all of it."""
+    header = jpeg.read_header(data)
+    one_scan = header is not None and not header.whole_image_buffered
+    if not one_scan and jpeg.count_scans(data, MAX_SCANS) > MAX_SCANS:
+        raise PipelineError(FailureCode.FRAME_LIMIT, f"the JPEG has more than {MAX_SCANS} scans")
 
 
 def bytes_per_pixel(image: Image.Image, data: bytes, image_format: str, largest: int) -> float:

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from image_processor import jpeg
+from image_processor.admission import MAX_SCANS
 
 _LAST = 63  # index of a block's last coefficient
 _UNSENT = -1
@@ -52,7 +53,10 @@ class _Piece:
 
 
 def without_unseen_scans(data: bytes) -> bytes:
-    """The JPEG without what a decode at an eighth does not look at; the same object where there is nothing to gain."""
+    """The JPEG without what a decode at an eighth does not look at; the same object where there is nothing to gain.
+
+    It has no more scans than `admission` lets through.
+    """
     header = jpeg.read_header(data)
     if (
         header is None
@@ -89,9 +93,9 @@ def _pieces(data: bytes, header: jpeg.Header) -> Iterator[_Piece]:
     # How many low bits each coefficient still lacks, as libjpeg counts them (coef_bits).
     missing = [[_UNSENT] * (_LAST + 1) for _ in header.components]
     tables = {n for _, marker, body in jpeg.segments(data) if marker == jpeg.DHT for n in _ac_tables(body)}
-    position = header.scans_at
+    position, scans = header.scans_at, 0
     while True:
-        if data[position] != 0xFF:
+        if data[position] != 0xFF or scans > MAX_SCANS:
             raise _UnusualError
         marker = data[position + 1]
         if marker == jpeg.EOI:
@@ -101,6 +105,7 @@ def _pieces(data: bytes, header: jpeg.Header) -> Iterator[_Piece]:
         if end > len(data) or end < body:
             raise _UnusualError
         if marker == jpeg.SOS:
+            scans += 1
             components, first = _account(data[body:end], header, missing)
             if first and data[end - 4] & 15 not in tables:
                 raise _UnusualError
