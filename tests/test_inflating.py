@@ -1,7 +1,10 @@
 """A PNG inflated by ISA-L decodes to the very pixels that Pillow alone makes of it, and fails alike."""
 
+import contextlib
+import gc
 import random
 import tracemalloc
+import weakref
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +170,20 @@ def test_damage_behind_the_last_row() -> None:
     damaged = data[:end] + b"\0\0\0\0" + data[end + 4 :]
     assert pixels(damaged, alone=True) == ("RGBA", bytes(300 * 200 * 4))
     assert pixels(damaged, alone=False) == ("RGBA", bytes(300 * 200 * 4))
+
+
+@pytest.mark.parametrize("data", [png(header_of(1, 2, 8, 2), SOUND), png(header_of(1, 2, 8, 2), b"\0\0" + SOUND)])
+def test_nothing_holds_an_image_that_is_let_go_of(data: bytes) -> None:
+    gc.disable()
+    try:
+        image = open_image(data, "PNG")
+        alive = weakref.ref(image)
+        with contextlib.suppress(OSError):
+            inflating.load(image, data)
+        del image
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_it_takes_no_memory_however_far_the_data_expands() -> None:

@@ -6,6 +6,7 @@ so that this takes no memory, however far the data expands.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from isal import isal_zlib
 from PIL import Image
@@ -23,15 +24,22 @@ class _DamagedDataError(Exception):
 
 def load(image: Image.Image, data: bytes) -> Image.Image:
     """The opened PNG, decoded; where its data is damaged, whatever Pillow alone makes of it, or raises."""
-    # ImageFile.load reads an image that has a `load_read` through it, until it returns nothing.
-    blocks = _stored_blocks(image.load_read)  # type: ignore[attr-defined]
-    image.load_read = lambda _: next(blocks, b"")  # type: ignore[attr-defined]
     try:
-        image.load()
+        _load(image)
     except _DamagedDataError:
         image = open_image(data, "PNG")
         image.load()
     return image
+
+
+def _load(image: Any) -> None:
+    # ImageFile.load reads an image that has a `load_read` through it, until it returns nothing.
+    blocks = _stored_blocks(image.load_read)
+    image.load_read = lambda _: next(blocks, b"")
+    try:
+        image.load()
+    finally:
+        del image.load_read  # it holds the image: a cycle, and the pixels stayed until the collector came by
 
 
 def _stored_blocks(read: Callable[[int], bytes]) -> Iterator[bytes]:
