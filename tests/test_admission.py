@@ -1,7 +1,10 @@
 """What is refused before it is decoded, and that what is let through keeps to its budget."""
 
 import functools
+import os
+import platform
 import struct
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable
@@ -242,3 +245,32 @@ def test_the_estimate_holds(name: str, extra: tuple[int, ...], tmp_path: Path) -
     estimate = memory_needed((4000, 4000), per_pixel, data, settings) / MEBIBYTE
     assert peak < estimate + 16
     assert peak > estimate / 3 - 16
+
+
+FAULTS = """
+import resource, sys
+from image_processor.rendering import render
+from image_processor.settings import ImageSettings
+
+data = sys.stdin.buffer.read()
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    render(data, None, ImageSettings())
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's malloc")
+def test_the_memory_of_one_image_serves_the_next() -> None:
+    """In a fresh process: 24 MB of coefficients are no new memory to the kernel from the second image on."""
+    data = encoded(Image.effect_noise((2000, 2000), 70).convert("RGB"), "JPEG", progressive=True, subsampling=0)
+    ran = subprocess.run(
+        [sys.executable, "-c", FAULTS],
+        input=data,
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    first, *later = map(int, ran.stdout.split())
+    assert first > 5000
+    assert max(later) < first // 10

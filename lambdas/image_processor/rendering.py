@@ -20,7 +20,7 @@ from image_processor.admission import MAX_GAP, admit_bytes, admit_image, admit_s
 from image_processor.decoders import decoding, identify, open_image
 from image_processor.exif import orientation, read_exif
 from image_processor.progressive import without_unseen_scans
-from image_processor.settings import ImageSettings, ThumbnailFormat
+from image_processor.settings import MEBIBYTE, ImageSettings, ThumbnailFormat
 from pipeline_contract.kinds import MIME_TYPES
 from pipeline_contract.messages import ImageFacts
 
@@ -39,6 +39,19 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
+
+def _keep_large_blocks() -> None:
+    """Have malloc keep the memory of one image for the next.
+
+    glibc gives each large block back to the kernel, which hands out the next one page by page and zeroed: as much work
+    as decoding a progressive JPEG into it. It stops doing so for blocks up to the size of the largest that it has seen
+    come and go, of at most 32 MiB, and keeps at most twice that (malloc.c, "dynamic mmap threshold"). So one goes,
+    untouched, before there is an image.
+    """
+    bytes(32 * MEBIBYTE - 2**16)
+
+
+_keep_large_blocks()
 
 _Box = tuple[float, float, float, float]
 
