@@ -48,7 +48,7 @@ endif
 
 $(VENV)/runtime/.ready: pyproject.toml constraints.txt
 	$(RUNTIME) -m venv $(VENV)/runtime
-	$(VENV)/runtime/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . pytest hypothesis moto
+	$(VENV)/runtime/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . isal pytest hypothesis moto
 	@touch $@
 
 # make test-fast   the tests that take seconds

@@ -1,5 +1,6 @@
 """The only place that makes AWS sessions and clients, on first need."""
 
+import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,10 @@ class Clients:
         # The user's AWS_PROFILE says nothing about the emulator, and may name one that is not there.
         own = {"profile": (None, None, None, None)} if self.endpoint_url else None
         session = Session(session_vars=own, profile=self._profile)
+        loader = session.get_component("data_loader")
         # To see that a service is there, botocore's loader looks into the folders of all 400, twice for each client.
-        session.get_component("data_loader").list_available_services = lambda type_name: list(_SERVICES)  # noqa: ARG005
+        loader.list_available_services = lambda type_name: list(_SERVICES)  # noqa: ARG005
+        loader.file_loader = _plain_file_loader()
         if self._region:
             session.set_config_variable("region", self._region)
         if self.endpoint_url:
@@ -109,3 +112,18 @@ class Clients:
             user_agent_extra=f"imgpipe/{__version__}",
             proxies={} if self.endpoint_url else None,  # the emulator is on this machine
         )
+
+
+def _plain_file_loader() -> Any:
+    """Reads botocore's models into dicts, which keep their order, in half the time of its OrderedDicts."""
+    from botocore.loaders import JSONFileLoader
+
+    class PlainFileLoader(JSONFileLoader):
+        def _load_file(self, full_path: str, open_method: Any) -> Any:
+            try:
+                with open_method(full_path, "rb") as file:
+                    return json.loads(file.read())
+            except FileNotFoundError:  # one of the endings that a model may have
+                return None
+
+    return PlainFileLoader()
